@@ -1,0 +1,31 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread a process: two test processes would otherwise fight for two cores.
+export OMP_NUM_THREADS = 1
+
+.PHONY: demo test fast lint install
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))" \
+		|| { echo "Python 3.11 or newer with venv is needed: install it (Debian: apt-get install python3-venv), or say make PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: install
+	rm -rf run
+	$(BIN)/poise fit examples/credit.csv --target Status --out run
+
+test: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+fast: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

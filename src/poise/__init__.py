@@ -1,0 +1,156 @@
+"""Poise finds out why a neural network overfits or trains slowly, doses its regularization, and proves that it helped.
+
+Names are imported on first use, so that `import poise` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from poise import methods, nn
+    from poise._errors import (
+        BundleError,
+        ColumnsError,
+        ConfigError,
+        DataError,
+        PoiseError,
+        PoiseWarning,
+        ReadError,
+        ResumeError,
+        TrainingError,
+    )
+    from poise.data import infer_schema, read_table
+    from poise.estimators import (
+        FitResult,
+        PoiseClassifier,
+        PoiseRegressor,
+        Progress,
+        check_target,
+        fit,
+        load,
+        predict_table,
+    )
+    from poise.recipe import (
+        AdamW,
+        Budget,
+        Constant,
+        CosLog,
+        Cosine,
+        EarlyOnly,
+        FlatCosine,
+        LateOnly,
+        Linear,
+        Network,
+        Recipe,
+        check_recipe,
+        from_toml,
+        known,
+        to_toml,
+    )
+    from poise.report import write_page
+    from poise.surgery import recalibrate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "poise._errors": (
+        "BundleError",
+        "ColumnsError",
+        "ConfigError",
+        "DataError",
+        "PoiseError",
+        "PoiseWarning",
+        "ReadError",
+        "ResumeError",
+        "TrainingError",
+    ),
+    "poise.data": ("infer_schema", "read_table"),
+    "poise.estimators": (
+        "FitResult",
+        "PoiseClassifier",
+        "PoiseRegressor",
+        "Progress",
+        "check_target",
+        "fit",
+        "load",
+        "predict_table",
+    ),
+    "poise.recipe": (
+        "AdamW",
+        "Budget",
+        "Constant",
+        "CosLog",
+        "Cosine",
+        "EarlyOnly",
+        "FlatCosine",
+        "LateOnly",
+        "Linear",
+        "Network",
+        "Recipe",
+        "check_recipe",
+        "from_toml",
+        "known",
+        "to_toml",
+    ),
+    "poise.report": ("write_page",),
+    "poise.surgery": ("recalibrate",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_PACKAGES = ("methods", "nn")
+
+__all__ = [
+    "AdamW",
+    "Budget",
+    "BundleError",
+    "ColumnsError",
+    "ConfigError",
+    "Constant",
+    "CosLog",
+    "Cosine",
+    "DataError",
+    "EarlyOnly",
+    "FitResult",
+    "FlatCosine",
+    "LateOnly",
+    "Linear",
+    "Network",
+    "PoiseClassifier",
+    "PoiseError",
+    "PoiseRegressor",
+    "PoiseWarning",
+    "Progress",
+    "ReadError",
+    "Recipe",
+    "ResumeError",
+    "TrainingError",
+    "__version__",
+    "check_recipe",
+    "check_target",
+    "fit",
+    "from_toml",
+    "infer_schema",
+    "known",
+    "load",
+    "methods",
+    "nn",
+    "predict_table",
+    "read_table",
+    "recalibrate",
+    "to_toml",
+    "write_page",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    if name in _PACKAGES:
+        return import_module(f"poise.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'poise' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,100 @@
+"""Randomness as a function: every random number is Philox4x32-10 of (seed, stream, step, element).
+
+A draw depends on nothing else: not on what was drawn before, not on threads, not on neighbours in a fleet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from poise.kernels.reference import words
+
+_MASK_LEVELS = 1 << 16
+
+
+@dataclass(frozen=True)
+class Key:
+    """Names a stream of random numbers.
+
+    Args:
+        seed: 64-bit integer; the seed of a variant, or of one of its streams.
+        step: The training step, in [0, 2^64).
+
+    Example:
+        >>> key = Key(7).stream("dropout", 2).at(step=100)
+        >>> bool((key.uniform(3) == Key(7).stream("dropout", 2).at(100).uniform(3)).all())
+        True
+    """
+
+    seed: int
+    step: int = 0
+
+    def stream(self, *words_: str | int) -> Key:
+        """An independent stream for `words_`: the seed becomes a 64-bit BLAKE2b hash of seed and words."""
+        text = repr((self.seed, *words_)).encode()
+        return Key(int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little"), self.step)
+
+    def at(self, step: int) -> Key:
+        """The same stream at another step."""
+        return Key(self.seed, step)
+
+    def _words(self, num_words: int) -> Tensor:
+        # Planar: word w of all blocks lies side by side, which is the order in which vector units make them.
+        return words(self.seed, self.step, -(-num_words // 4)).flatten()[:num_words]
+
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Uniform numbers in [0, 1), multiples of 2^-24, the same in every dtype."""
+        high = self._words(math.prod(shape)) >> 8
+        return (high.to(torch.float64) * 2.0**-24).to(dtype).reshape(shape)
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Standard normal numbers by Box and Muller (1958), computed in float64."""
+        num = math.prod(shape)
+        half = -(-num // 2)
+        u = (self._words(2 * half).to(torch.float64) + 0.5) * 2.0**-32
+        radius, angle = torch.sqrt(-2 * torch.log(u[:half])), 2 * math.pi * u[half:]
+        both = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)))
+        return both[:num].to(dtype).reshape(shape)
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        """Integers in [0, high), high ≤ 2^31, by multiply and shift."""
+        return (self._words(math.prod(shape)) * high >> 32).reshape(shape)
+
+    def permutation(self, num: int) -> Tensor:
+        """A permutation of 0 … num - 1: the order that sorts 63-bit random numbers."""
+        drawn = self._words(2 * num)
+        return torch.argsort((drawn[:num] << 31) | (drawn[num:] >> 1), stable=True)
+
+    def keep_mask(self, *shape: int, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Inverted-dropout mask: 0 with probability `p`, otherwise 1 / (effective keep rate).
+
+        Each element owns 16 bits and is dropped if they are below t = round(p · 2^16), so the effective
+        drop rate is t / 2^16. Scaling by its complement keeps the mean exact.
+
+        Args:
+            shape: Shape of the mask.
+            p: Drop probability, in [0, 1).
+            dtype: Of the mask.
+        """
+        num, threshold = math.prod(shape), drop_threshold(p)
+        drawn = words(self.seed, self.step, -(-num // 8))
+        lanes = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).flatten()[:num]
+        scale = _MASK_LEVELS / (_MASK_LEVELS - threshold)
+        return (lanes >= threshold).to(dtype).mul_(scale).reshape(shape)
+
+    def beta(self, alpha: float, *shape: int) -> Tensor:
+        """Beta(alpha, alpha) numbers in float64 by inversion of the distribution function."""
+        from scipy.special import betaincinv
+
+        u = (self._words(math.prod(shape)).to(torch.float64) + 0.5) * 2.0**-32
+        return torch.from_numpy(betaincinv(alpha, alpha, u.numpy())).reshape(shape)
+
+
+def drop_threshold(p: float) -> int:
+    """round(p · 2^16), kept below 2^16 so that something always survives."""
+    return min(round(p * _MASK_LEVELS), _MASK_LEVELS - 1)

@@ -1,0 +1,170 @@
+"""What classifier and regressor share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import narwhals as nw
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
+
+from poise._checks import Interval, check_real
+from poise._errors import ConfigError, DataError
+from poise.data import Schema, as_table, infer_schema
+from poise.estimators._candidates import Candidates, Trained, TrainingOptions, train_candidates
+from poise.recipe import KNOWN, Recipe, known, validate_recipe
+from poise.train import Dataset, Predictor, Task
+
+
+class PoiseEstimator(BaseEstimator):
+    """Trains candidate recipes, lets validation choose, and predicts with the chosen network.
+
+    Args:
+        recipe: A Recipe, the name of a known one, or "auto" to train all known ones and choose.
+        val_fraction: Share of the rows for early stopping and choice, in (0, 1).
+        time_limit: Seconds for the whole fit, > 0, or None.
+        random_state: Seed, as scikit-learn takes it.
+    """
+
+    def __init__(
+        self,
+        *,
+        recipe: Recipe | str = "auto",
+        val_fraction: float = 0.2,
+        time_limit: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.val_fraction = val_fraction
+        self.time_limit = time_limit
+        self.random_state = random_state
+
+    @abstractmethod
+    def _encode_target(self, y: NDArray[Any]) -> tuple[Task, NDArray[np.float64]]:
+        """The task, and y as class codes or values."""
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Train on rows X with targets y.
+
+        Args:
+            X: Array or frame (N, D); gaps allowed; frames may hold categories and dates.
+            y: (N,) labels or values.
+            sample_weight: (N,), ≥ 0; a row with weight 2 counts as the row twice.
+
+        Raises:
+            ConfigError: If a setting is out of its range.
+            DataError: If the data cannot be learnt from.
+        """
+        recipes = self._recipes()
+        options = TrainingOptions(self._seed(), self._checked_fraction(), self._checked_time())
+        table, schema, y = self._read_training(X, y)
+        task, target = self._encode_target(y)
+        data = Dataset(table, schema, target, self._checked_weight(sample_weight, table.height))
+        return self._adopt(train_candidates(data, task, recipes, options))
+
+    def _adopt(self, candidates: Candidates) -> Self:
+        """Take over what a training found."""
+        self.candidates_: tuple[Trained, ...] = candidates.trained
+        chosen = candidates.chosen
+        self._serve(chosen.plan.recipe, chosen.predictor)
+        self.chosen_ = chosen.name
+        return self
+
+    def _serve(self, recipe: Recipe, predictor: Predictor) -> None:
+        """Predict with this network from now on."""
+        self.recipe_ = recipe
+        self.predictor_ = predictor
+        self.history_ = tuple(predictor.state.history)
+        self.n_iter_ = predictor.state.epoch
+
+    def _predictions(self, X: Any) -> NDArray[np.float64]:
+        check_is_fitted(self, "predictor_")
+        return self.predictor_.predict(self._read_rows(X)).numpy()
+
+    # Settings
+
+    def _recipes(self) -> Mapping[str, Recipe]:
+        if isinstance(self.recipe, Recipe):
+            validate_recipe(self.recipe)
+            return {"custom": self.recipe}
+        if not isinstance(self.recipe, str):
+            raise ConfigError(f"`recipe` must be a Recipe or a name, but got recipe={self.recipe!r}.")
+        return KNOWN if self.recipe == "auto" else {self.recipe: known(self.recipe)}
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _checked_fraction(self) -> float:
+        check_real("val_fraction", self.val_fraction, Interval(0, 1, low_open=True, high_open=True))
+        return self.val_fraction
+
+    def _checked_time(self) -> float | None:
+        if self.time_limit is not None:
+            check_real("time_limit", self.time_limit, Interval(0, low_open=True))
+        return self.time_limit
+
+    def _checked_target(self, y: Any) -> NDArray[Any]:
+        if y is None:
+            raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        return column_or_1d(y, warn=True)
+
+    @staticmethod
+    def _checked_weight(sample_weight: Any, num_rows: int) -> NDArray[np.float64]:
+        rows = np.empty((num_rows, 0))
+        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        if not weight.any():
+            raise DataError("All sample weights are zero.", where="sample_weight", repair="Give some row weight.")
+        return weight
+
+    # Input
+
+    def _read_training(self, X: Any, y: Any) -> tuple[pl.DataFrame, Schema, NDArray[Any]]:
+        if _is_table(X):
+            validate_data(self, X, skip_check_array=True)
+            table, y = as_table(X), self._checked_target(y)
+            if table.height != len(y):
+                raise DataError(f"X has {table.height} rows, but y has {len(y)}.", repair="Give one target a row.")
+            return table, infer_schema(table), y
+        X, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", multi_output=False)
+        table = as_table(X)
+        return table, infer_schema(table, all_numbers=True), y
+
+    def _read_rows(self, X: Any) -> pl.DataFrame:
+        if _is_table(X):
+            validate_data(self, X, skip_check_array=True, reset=False)
+            return as_table(X)
+        X = validate_data(self, X, dtype=np.float64, ensure_all_finite="allow-nan", reset=False)
+        table, columns = as_table(X), self.predictor_.encoder.schema.columns
+        return table.rename({old: new.name for old, new in zip(table.columns, columns, strict=True)})
+
+    def save(self, path: str | Path) -> None:
+        """Save the fitted network as a bundle: a folder of safetensors and JSON with a SHA-256 manifest.
+
+        Args:
+            path: Folder, made if missing; must be empty or hold an older bundle.
+        """
+        from poise.estimators._bundle import save_bundle
+
+        check_is_fitted(self, "predictor_")
+        save_bundle(self, Path(path))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _is_table(X: Any) -> bool:
+    """Whether columns have kinds of their own: a frame, or an array that holds text."""
+    if isinstance(X, np.ndarray):
+        return X.dtype.kind == "U" or (X.dtype.kind == "O" and any(isinstance(cell, str) for cell in X.flat))
+    return nw.dependencies.is_into_dataframe(X)

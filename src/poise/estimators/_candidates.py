@@ -1,0 +1,167 @@
+"""Trains the candidates for one table and lets validation choose: the one job behind estimators and `poise.fit`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from poise._errors import DataError, TrainingError
+from poise._random import Key
+from poise.data import split_rows
+from poise.fleet import Engine, Fleet, PlainEngine, within_time
+from poise.recipe import Recipe
+from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
+
+OnEpoch = Callable[[int, Plan, State], None]
+_MIN_ROWS_TO_VALIDATE = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """One candidate after training."""
+
+    plan: Plan
+    state: State
+    predictor: Predictor
+
+    @property
+    def name(self) -> str:
+        """Name of the recipe."""
+        return self.plan.name
+
+    @property
+    def history(self) -> tuple[Epoch, ...]:
+        """One record an epoch."""
+        return tuple(self.state.history)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """All candidates, the data they were trained on, and which one validation chose."""
+
+    data: Dataset
+    trained: tuple[Trained, ...]
+    chosen: Trained
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How candidates are trained.
+
+    Args:
+        seed: Names all random numbers.
+        val_fraction: Share of the rows for validation, in (0, 1).
+        time_limit: Seconds for all candidates together, or None.
+        folder: For checkpoints, or None.
+    """
+
+    seed: int = 0
+    val_fraction: float = 0.2
+    time_limit: float | None = None
+    folder: Path | None = None
+
+
+def merge_equal_rows(data: Dataset) -> Dataset:
+    """Rows in canonical order, equal ones (features and target) merged with their weights added, weightless ones gone.
+
+    So a fit depends on the rows and their weights, not on their order, a row with weight 2 is the row twice, and a
+    duplicate can never stand on both sides of the validation split.
+    """
+    names = [f"x{index}" for index in range(len(data.schema.feature_names))]
+    features = data.table.select(data.schema.feature_names)
+    frame = features.rename(dict(zip(features.columns, names, strict=True)), strict=False).with_columns(
+        pl.Series("target", data.target), pl.Series("weight", data.weight)
+    )
+    merged = (
+        frame.filter(pl.col("weight") > 0)
+        .group_by([*names, "target"])
+        .agg(pl.col("weight").sum())
+        .sort([*names, "target"], nulls_last=True)
+    )
+    table = merged.select(names).rename(dict(zip(names, features.columns, strict=True)))
+    return Dataset(table, data.schema, merged["target"].to_numpy(), merged["weight"].to_numpy())
+
+
+def train_candidates(
+    data: Dataset,
+    task: Task,
+    recipes: Mapping[str, Recipe],
+    options: TrainingOptions,
+    on_epoch: OnEpoch | None = None,
+) -> Candidates:
+    """Train every recipe on the same rows and choose the one with the lowest validation loss.
+
+    Args:
+        data: All rows that may be learnt from; equal rows are merged.
+        task: What to predict.
+        recipes: By name.
+        options: Seed, validation share, time and folder.
+        on_epoch: Called after every epoch of every network.
+
+    Raises:
+        DataError: If fewer than two different rows are left.
+        TrainingError: If no candidate ended with finite weights.
+    """
+    merged = merge_equal_rows(data)
+    if merged.table.height < 2:
+        raise DataError(
+            f"At least two different rows are needed, but got n_samples = {merged.table.height}.",
+            repair="Give more rows, or rows with weight above zero.",
+        )
+    train_rows, val_rows = _split(merged, task, options)
+    plans = [Plan(name, recipe, task, train_rows, val_rows, options.seed) for name, recipe in recipes.items()]
+    states = _train(plans, merged, options, on_epoch)
+    trained = tuple(
+        Trained(plan, state, Predictor(plan.recipe, task, state))
+        for plan, state in states
+        if state.best_epoch
+    )
+    failed = tuple(plan.name for plan, state in states if not state.best_epoch)
+    if not trained:
+        raise TrainingError(
+            f"No network ended with finite weights ({', '.join(failed)}).",
+            repair="Lower the learning rate, or look for extreme values in target and columns.",
+        )
+    return Candidates(merged, trained, min(trained, key=lambda one: one.state.val_loss), failed)
+
+
+def _split(data: Dataset, task: Task, options: TrainingOptions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    num_rows = data.table.height
+    if num_rows < _MIN_ROWS_TO_VALIDATE:
+        # Too few to set any aside: every row trains, and validation can only repeat what training says.
+        everything = np.arange(num_rows)
+        return everything, everything
+    classes = None if task.kind == "regression" else data.target.astype(np.int64)
+    key = Key(options.seed).stream("split")
+    split = split_rows(num_rows, key=key, test=0.0, val=options.val_fraction, classes=classes)
+    return split.train, split.val
+
+
+def _train(
+    plans: list[Plan], data: Dataset, options: TrainingOptions, on_epoch: OnEpoch | None
+) -> list[tuple[Plan, State]]:
+    engine = PlainEngine()
+    if options.time_limit is not None:
+        plans = _fitted_plans(plans, data, engine, options)
+    fleet = Fleet(plans, data, folder=options.folder, engine=engine)
+    states = fleet.run(time_limit=options.time_limit, on_epoch=on_epoch)
+    return list(zip(plans, states, strict=True))
+
+
+def _fitted_plans(plans: list[Plan], data: Dataset, engine: Engine, options: TrainingOptions) -> list[Plan]:
+    """Plans within the time limit. What was measured once is kept in the folder, so that a resumed run repeats it."""
+    path = options.folder / "epochs.json" if options.folder else None
+    if path is not None and path.exists():
+        return [plan.with_max_epochs(epochs) for plan, epochs in zip(plans, json.loads(path.read_bytes()), strict=True)]
+    fitted = within_time(plans, data, engine, options.time_limit or 0.0)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, to_json([plan.recipe.budget.max_epochs for plan in fitted]))
+    return fitted

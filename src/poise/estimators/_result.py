@@ -1,0 +1,103 @@
+"""What a fit found out, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from poise.train import Epoch
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A measured value with its bootstrap interval (95 %) over test rows."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One trained model in the comparison. Models that are not networks have no epochs, history or validation scores.
+
+    Losses are cross-entropy in nats, or mean squared error in units of the target's variance. Scores are accuracy,
+    or R².
+    """
+
+    name: str
+    source: str
+    chosen: bool
+    train_loss: float
+    val_loss: float | None
+    test_loss: Interval
+    train_score: float
+    val_score: float | None
+    test_score: Interval
+    epochs: int
+    best_epoch: int
+    seconds: float
+    recipe_toml: str = ""
+    note: str = ""
+    history: tuple[Epoch, ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """Test loss minus training loss; positive means overfitting."""
+        return self.test_loss.value - self.train_loss
+
+
+@dataclass(frozen=True)
+class ColumnNote:
+    """How a column was read."""
+
+    name: str
+    kind: str
+    note: str
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """All that `poise fit` says.
+
+    Args:
+        task: "binary", "multiclass" or "regression".
+        score_name: "accuracy" or "R²".
+        loss_name: "log loss" or "squared error".
+        verdict: One sentence on what regularization bought, with numbers.
+        warnings: What the reader should know of the data or the run.
+        environment: Versions, processor, threads, seed.
+    """
+
+    source: str
+    target: str
+    task: str
+    score_name: str
+    loss_name: str
+    num_train: int
+    num_val: int
+    num_test: int
+    columns: tuple[ColumnNote, ...]
+    candidates: tuple[Candidate, ...]
+    verdict: str
+    seconds: float
+    run_folder: str = ""
+    warnings: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> Candidate:
+        """The candidate that validation chose."""
+        return next(one for one in self.candidates if one.chosen)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit stands: reported after every epoch of every network."""
+
+    name: str
+    index: int
+    num_networks: int
+    epoch: int
+    max_epochs: int
+    val_loss: float | None
+    seconds: float

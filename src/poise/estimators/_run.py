@@ -1,0 +1,213 @@
+"""`poise.fit`: from a table to a network that is proven on rows that nothing has looked at."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from poise._errors import ConfigError, DataError
+from poise._random import Key
+from poise.data import (
+    Schema,
+    Split,
+    as_table,
+    duplicated_rows,
+    encode_classes,
+    infer_schema,
+    infer_task,
+    read_table,
+    split_rows,
+)
+from poise.estimators._baseline import Baseline
+from poise.estimators._candidates import Candidates, OnEpoch, TrainingOptions, train_candidates
+from poise.estimators._classifier import PoiseClassifier
+from poise.estimators._regressor import PoiseRegressor
+from poise.estimators._result import ColumnNote, FitResult, Progress
+from poise.estimators._run_folder import RunFolder
+from poise.estimators._scores import score_candidates, verdict
+from poise.recipe import KNOWN, Recipe, known, validate_recipe
+from poise.train import Binary, Dataset, Multiclass, Plan, Regression, State, Task
+
+TEST_FRACTION = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class _Table:
+    """The table of a run, split before anything has looked at it."""
+
+    learn: Dataset
+    test: Dataset
+    task: Task
+    classes: NDArray[Any] | None
+    warnings: tuple[str, ...]
+
+
+def fit(
+    data: Any,
+    *,
+    target: str,
+    out: str | Path | None = None,
+    time_limit: float | None = None,
+    seed: int = 0,
+    recipe: Recipe | str = "auto",
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Train the bare network and the known recipes, choose by validation, and prove the choice on untouched test rows.
+
+    A fifth of the rows is set aside first. Of the rest, a fifth validates. Every network, and scikit-learn's
+    HistGradientBoosting beside them, is scored on the test rows once, with 95 % bootstrap intervals.
+
+    Args:
+        data: Path of a CSV, TSV or Parquet file, or a frame.
+        target: Name of the column to predict.
+        out: Run folder for bundle, config, metrics and checkpoints; None keeps nothing on disk.
+        time_limit: Seconds for all trainings together, > 0, or None.
+        seed: Names all random numbers.
+        recipe: "auto" for all known recipes, or one by name or value, which is then compared with the bare network.
+        resume: Continue the run in `out`.
+        progress: Called after every epoch.
+
+    Returns:
+        Scores, intervals, histories and the verdict.
+
+    Raises:
+        ConfigError: If a setting is out of its range.
+        DataError: If the data cannot be learnt from.
+        ResumeError: If `out` holds another run.
+
+    Example:
+        >>> import polars
+        >>> from poise import fit
+        >>> table = polars.DataFrame({"x": list(range(60)), "y": [i % 7 for i in range(60)], "z": ["a", "b"] * 30})
+        >>> result = fit(table, target="z", recipe="cocktail")
+        >>> result.task, [candidate.name for candidate in result.candidates]
+        ('binary', ['bare', 'cocktail', 'HistGradientBoosting'])
+    """
+    started = time.perf_counter()
+    recipes = _recipes(recipe)
+    source = str(data) if isinstance(data, str | Path) else "a table in memory"
+    table = _read(data, target, seed)
+    with RunFolder(out, resume=resume) as folder:
+        folder.write_config(source=source, target=target, seed=seed, time_limit=time_limit, recipes=recipes)
+        options = TrainingOptions(seed, time_limit=time_limit, folder=folder.checkpoints)
+        candidates = train_candidates(table.learn, table.task, recipes, options, _reporting(progress, len(recipes)))
+        baseline = Baseline(candidates.data, table.task, seed)
+        scored = score_candidates(candidates, baseline, table.test, Key(seed).stream("bootstrap"))
+        result = FitResult(
+            source=source,
+            target=target,
+            task=table.task.kind,
+            score_name=table.task.score_name,
+            loss_name=table.task.loss_name,
+            num_train=len(candidates.chosen.plan.train_rows),
+            num_val=len(candidates.chosen.plan.val_rows),
+            num_test=table.test.table.height,
+            columns=tuple(ColumnNote(one.name, one.kind, one.note) for one in table.learn.schema.columns),
+            candidates=scored,
+            verdict=verdict(scored, table.task),
+            seconds=time.perf_counter() - started,
+            run_folder="" if out is None else str(out),
+            warnings=table.warnings + _failures(candidates),
+            environment=folder.environment(seed),
+        )
+        folder.finish(result, _estimator(candidates, table), target)
+    return result
+
+
+def _recipes(recipe: Recipe | str) -> Mapping[str, Recipe]:
+    if isinstance(recipe, Recipe):
+        validate_recipe(recipe)
+        return {"bare": known("bare"), "custom": recipe}
+    if not isinstance(recipe, str):
+        raise ConfigError(f"`recipe` must be a Recipe or a name, but got recipe={recipe!r}.")
+    return KNOWN if recipe == "auto" else {"bare": known("bare"), recipe: known(recipe)}
+
+
+def _read(data: Any, target: str, seed: int) -> _Table:
+    table = read_table(data) if isinstance(data, str | Path) else as_table(data, name="data")
+    task, classes, values = _target(table, target)
+    key = Key(seed).stream("test")
+    codes = None if task.kind == "regression" else values.astype(np.int64)
+    split = split_rows(table.height, key=key, test=TEST_FRACTION, val=0.0, classes=codes)
+    features = table.drop(target)
+    schema = infer_schema(features[split.train])
+    if not schema.feature_names:
+        raise DataError("No column is left to learn from.", repair="Give at least one column besides the target.")
+    learn, test = (_dataset(features, schema, values, rows) for rows in (split.train, split.test))
+    return _Table(learn, test, task, classes, _notes(features, schema, split))
+
+
+def check_target(table: pl.DataFrame, target: str) -> None:
+    """Raise ConfigError, with the nearest names, unless `target` is a column of `table`."""
+    if target in table.columns:
+        return
+    near = difflib.get_close_matches(target, table.columns, n=3)
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"The columns are: {', '.join(table.columns)}."
+    raise ConfigError(f"There is no column {target!r} to predict.", where="`target`", repair=hint)
+
+
+def _target(table: pl.DataFrame, target: str) -> tuple[Task, NDArray[Any] | None, NDArray[np.float64]]:
+    check_target(table, target)
+    column = table[target]
+    kind = infer_task(column, name=target).task
+    if kind == "regression":
+        return Regression(), None, column.cast(pl.Float64).to_numpy()
+    classes, codes = encode_classes(column, name=target)
+    task = Binary() if kind == "binary" else Multiclass(len(classes))
+    return task, np.array(classes), codes.astype(np.float64)
+
+
+def _dataset(features: pl.DataFrame, schema: Schema, values: NDArray[np.float64], rows: NDArray[np.int64]) -> Dataset:
+    return Dataset(features[rows], schema, values[rows], np.ones(len(rows)))
+
+
+def _notes(features: pl.DataFrame, schema: Schema, split: Split) -> tuple[str, ...]:
+    shared = duplicated_rows(features.select(schema.feature_names), split).num_test
+    if not shared:
+        return ()
+    return (f"{shared:,} of {len(split.test):,} test rows have the same features as a training row.",)
+
+
+def _failures(candidates: Candidates) -> tuple[str, ...]:
+    return tuple(f"The network of recipe {name!r} ended with non-finite weights." for name in candidates.failed)
+
+
+def _estimator(candidates: Candidates, table: _Table) -> PoiseClassifier | PoiseRegressor:
+    estimator = PoiseRegressor() if table.classes is None else PoiseClassifier()
+    if isinstance(estimator, PoiseClassifier):
+        estimator.classes_ = table.classes
+    names = table.learn.table.columns
+    estimator.n_features_in_ = len(names)
+    estimator.feature_names_in_ = np.array(names, dtype=object)
+    return estimator._adopt(candidates)
+
+
+def _reporting(progress: Callable[[Progress], None] | None, num_networks: int) -> OnEpoch | None:
+    if progress is None:
+        return None
+
+    def on_epoch(index: int, plan: Plan, state: State) -> None:
+        last = state.history[-1] if state.history else None
+        progress(
+            Progress(
+                name=plan.name,
+                index=index,
+                num_networks=num_networks,
+                epoch=state.epoch,
+                max_epochs=plan.recipe.budget.max_epochs,
+                val_loss=last.val_loss if last else math.inf,
+                seconds=last.seconds if last else 0.0,
+            )
+        )
+
+    return on_epoch

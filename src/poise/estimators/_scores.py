@@ -1,0 +1,137 @@
+"""Scores of all candidates on the test rows, once, at the very end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from poise._random import Key
+from poise.estimators._baseline import NAME, Baseline
+from poise.estimators._bootstrap import bootstrap
+from poise.estimators._candidates import Candidates, Trained
+from poise.estimators._result import Candidate, Interval
+from poise.recipe import SOURCES, to_toml
+from poise.train import Dataset, Task
+
+_TINY = 1e-15  # a probability of zero costs 34.5 nats, not infinitely many
+
+
+@dataclass(frozen=True, eq=False)
+class _Judge:
+    """Losses and scores of predictions, in the same units for every model.
+
+    Args:
+        scale: Variance of the target over the training rows, in which squared errors are told.
+    """
+
+    task: Task
+    scale: float
+
+    def row_losses(self, predictions: NDArray[np.float64], target: NDArray[np.float64]) -> Tensor:
+        if self.task.kind == "regression":
+            return torch.from_numpy((predictions - target) ** 2 / self.scale)
+        picked = predictions[np.arange(len(target)), target.astype(np.int64)]
+        return torch.from_numpy(-np.log(np.clip(picked, _TINY, 1)))
+
+    def scorer(self, predictions: NDArray[np.float64], target: NDArray[np.float64]) -> Callable[[Tensor], Tensor]:
+        """The score as a function of the rows that count."""
+        if self.task.kind != "regression":
+            hits = torch.from_numpy((predictions.argmax(axis=1) == target).astype(np.float64))
+            return lambda rows: hits[rows].mean()
+        values, errors = torch.from_numpy(target.copy()), torch.from_numpy((predictions - target) ** 2)
+
+        def r_squared(rows: Tensor) -> Tensor:
+            spread = values[rows].var(correction=0)
+            return 1 - errors[rows].mean() / spread if spread > 0 else torch.zeros((), dtype=torch.float64)
+
+        return r_squared
+
+
+def score_candidates(candidates: Candidates, baseline: Baseline, test: Dataset, key: Key) -> tuple[Candidate, ...]:
+    """Every network and the baseline on training, validation and test rows.
+
+    Args:
+        candidates: The trained networks.
+        baseline: The trees.
+        test: Rows that nothing has looked at.
+        key: Of the bootstrap; all models share its resamples.
+    """
+    scale = candidates.chosen.state.target_scale ** 2
+    judge = _Judge(candidates.chosen.plan.task, scale)
+    networks = [_score_network(one, one is candidates.chosen, judge, test, key) for one in candidates.trained]
+    return (*networks, _score_baseline(baseline, candidates, judge, test, key))
+
+
+def _score_network(one: Trained, is_chosen: bool, judge: _Judge, test: Dataset, key: Key) -> Candidate:
+    best = one.history[one.state.best_epoch - 1]
+    test_loss, test_score = _on_test(one.predictor.predict(test.table).numpy(), judge, test, key)
+    return Candidate(
+        name=one.name,
+        source=SOURCES.get(one.name, "your own recipe"),
+        chosen=is_chosen,
+        train_loss=best.train_loss,
+        val_loss=best.val_loss,
+        test_loss=test_loss,
+        train_score=best.train_score,
+        val_score=best.val_score,
+        test_score=test_score,
+        epochs=one.state.epoch,
+        best_epoch=one.state.best_epoch,
+        seconds=one.history[-1].seconds,
+        recipe_toml=to_toml(one.plan.recipe),
+        note="stopped by the time limit" if one.state.stopped == "time" else "",
+        history=one.history,
+    )
+
+
+def _score_baseline(
+    baseline: Baseline, candidates: Candidates, judge: _Judge, test: Dataset, key: Key
+) -> Candidate:
+    data = candidates.data
+    learnt = baseline.predict(data.table)
+    every = torch.arange(data.table.height)
+    test_loss, test_score = _on_test(baseline.predict(test.table), judge, test, key)
+    return Candidate(
+        name=NAME,
+        source="scikit-learn's defaults, fitted on training and validation rows",
+        chosen=False,
+        train_loss=float(judge.row_losses(learnt, data.target).mean()),
+        val_loss=None,
+        test_loss=test_loss,
+        train_score=float(judge.scorer(learnt, data.target)(every)),
+        val_score=None,
+        test_score=test_score,
+        epochs=0,
+        best_epoch=0,
+        seconds=baseline.seconds,
+    )
+
+
+def _on_test(predictions: NDArray[np.float64], judge: _Judge, test: Dataset, key: Key) -> tuple[Interval, Interval]:
+    losses, num_rows = judge.row_losses(predictions, test.target), len(test.target)
+    return (
+        bootstrap(lambda rows: losses[rows].mean(), num_rows, key),
+        bootstrap(judge.scorer(predictions, test.target), num_rows, key),
+    )
+
+
+def verdict(scored: tuple[Candidate, ...], task: Task) -> str:
+    """One sentence on what regularization bought, with numbers."""
+    chosen = next(one for one in scored if one.chosen)
+    bare = next((one for one in scored if one.name == "bare"), None)
+    if bare is None or chosen.name == "bare":
+        return (
+            f"No recipe validated better than the bare network: test {task.loss_name} {chosen.test_loss.value:.4f}, "
+            f"{task.score_name} {chosen.test_score.value:.4f}."
+        )
+    return (
+        f"Recipe {chosen.name!r} changed the test {task.loss_name} from {bare.test_loss.value:.4f} to "
+        f"{chosen.test_loss.value:.4f}, the {task.score_name} from {bare.test_score.value:.4f} to "
+        f"{chosen.test_score.value:.4f}, and the gap between test and training from {bare.gap:+.4f} to "
+        f"{chosen.gap:+.4f}."
+    )

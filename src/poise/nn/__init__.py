@@ -1,0 +1,32 @@
+"""Layers and networks. Where torch has the layer, the state_dict is torch's."""
+
+from poise.nn._activation import ACTIVATIONS, make_activation
+from poise.nn._dropout import AlphaDropout, Dropout, DropPath, GaussianNoise
+from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
+from poise.nn._linear import Linear
+from poise.nn._mlp import MLP, ResidualBlock, Structure
+from poise.nn._norm import BatchNorm, LayerNorm
+from poise.nn._stochastic import Stochastic, assign_keys, set_step
+from poise.nn._tabular import TabularNetwork, TabularShape
+
+__all__ = [
+    "ACTIVATIONS",
+    "MLP",
+    "AlphaDropout",
+    "BatchNorm",
+    "CategoricalEmbedding",
+    "DropPath",
+    "Dropout",
+    "GaussianNoise",
+    "LayerNorm",
+    "Linear",
+    "PiecewiseLinear",
+    "ResidualBlock",
+    "Stochastic",
+    "Structure",
+    "TabularNetwork",
+    "TabularShape",
+    "assign_keys",
+    "make_activation",
+    "set_step",
+]

@@ -1,0 +1,177 @@
+"""Dropout and its relatives."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from poise._checks import Interval, check_real
+from poise._random import Key
+from poise.nn._stochastic import Stochastic
+
+_PROBABILITY = Interval(0, 1, high_open=True)
+# The value that a saturated SELU unit has: -scale * alpha of Klambauer et al.
+_SATURATED = -1.7580993408473766
+
+
+class Dropout(Stochastic):
+    """y = x · m / (1 - p), m ~ Bernoulli(1 - p) for each element; a drop-in for `torch.nn.Dropout`.
+
+    Args:
+        p: Drop probability, in [0, 1).
+        key: Names the masks; None takes one from torch's global generator.
+
+    Shape:
+        Any in, the same out.
+
+    Raises:
+        ConfigError: If `p` is out of range.
+
+    Example:
+        >>> import torch
+        >>> Dropout(0.5).eval()(torch.ones(2))
+        tensor([1., 1.])
+
+    Reference: Srivastava et al., "Dropout", JMLR 15, 2014.
+    """
+
+    def __init__(self, p: float = 0.5, *, key: Key | None = None) -> None:
+        super().__init__(key)
+        check_real("p", p, _PROBABILITY)
+        self.p = p
+
+    def is_active(self) -> bool:
+        """Whether p > 0."""
+        return self.p > 0
+
+    def perturb(self, x: Tensor, key: Key) -> Tensor:
+        """x times a mask."""
+        return x * key.keep_mask(*x.shape, p=self.p, dtype=x.dtype).to(x.device)
+
+    def extra_repr(self) -> str:
+        """As torch prints it."""
+        return f"p={self.p}"
+
+
+class AlphaDropout(Stochastic):
+    """y = a · (x · m + α' · (1 - m)) + b, with a and b such that mean 0 and variance 1 stay; for SELU networks.
+
+    α' = -1.758 is where SELU saturates, q = 1 - p, a = (q + α'² q p)^(-1/2) and b = -a p α'.
+
+    Args:
+        p: Drop probability, in [0, 1).
+        key: Names the masks; None takes one from torch's global generator.
+
+    Shape:
+        Any in, the same out.
+
+    Raises:
+        ConfigError: If `p` is out of range.
+
+    Example:
+        >>> import torch
+        >>> AlphaDropout(0.1).eval()(torch.ones(2))
+        tensor([1., 1.])
+
+    Reference: Klambauer et al., "Self-normalizing neural networks", NeurIPS 2017.
+    """
+
+    def __init__(self, p: float = 0.1, *, key: Key | None = None) -> None:
+        super().__init__(key)
+        check_real("p", p, _PROBABILITY)
+        self.p = p
+
+    def is_active(self) -> bool:
+        """Whether p > 0."""
+        return self.p > 0
+
+    def perturb(self, x: Tensor, key: Key) -> Tensor:
+        """Dropped elements saturate, then all are shifted and scaled back."""
+        keep = key.keep_mask(*x.shape, p=self.p, dtype=x.dtype).to(x.device).ne(0).to(x.dtype)
+        q = 1 - self.p
+        a = 1 / math.sqrt(q + _SATURATED**2 * q * self.p)
+        return a * (x * keep + _SATURATED * (1 - keep)) - a * self.p * _SATURATED
+
+    def extra_repr(self) -> str:
+        """As torch prints it."""
+        return f"p={self.p}"
+
+
+class DropPath(Stochastic):
+    """y_i = x_i · m_i / (1 - p), one m_i ~ Bernoulli(1 - p) for each row i: stochastic depth on a residual branch.
+
+    Args:
+        p: Drop probability, in [0, 1).
+        key: Names the masks; None takes one from torch's global generator.
+
+    Shape:
+        (B, ...) in, the same out.
+
+    Raises:
+        ConfigError: If `p` is out of range.
+
+    Example:
+        >>> import torch
+        >>> DropPath(0.5).eval()(torch.ones(2, 1)).flatten()
+        tensor([1., 1.])
+
+    Reference: Huang et al., "Deep networks with stochastic depth", ECCV 2016.
+    """
+
+    def __init__(self, p: float = 0.1, *, key: Key | None = None) -> None:
+        super().__init__(key)
+        check_real("p", p, _PROBABILITY)
+        self.p = p
+
+    def is_active(self) -> bool:
+        """Whether p > 0."""
+        return self.p > 0
+
+    def perturb(self, x: Tensor, key: Key) -> Tensor:
+        """Whole rows times a mask."""
+        mask = key.keep_mask(len(x), p=self.p, dtype=x.dtype).to(x.device)
+        return x * mask.reshape(-1, *([1] * (x.ndim - 1)))
+
+    def extra_repr(self) -> str:
+        """As torch prints it."""
+        return f"p={self.p}"
+
+
+class GaussianNoise(Stochastic):
+    """y = x + std · ε, ε ~ N(0, 1) for each element.
+
+    Args:
+        std: Standard deviation in units of x, ≥ 0.
+        key: Names the noise; None takes one from torch's global generator.
+
+    Shape:
+        Any in, the same out.
+
+    Raises:
+        ConfigError: If `std` is out of range.
+
+    Example:
+        >>> import torch
+        >>> GaussianNoise(0.1).eval()(torch.ones(2))
+        tensor([1., 1.])
+
+    Reference: Bishop, "Training with noise is equivalent to Tikhonov regularization", Neural Computation 7, 1995.
+    """
+
+    def __init__(self, std: float = 0.1, *, key: Key | None = None) -> None:
+        super().__init__(key)
+        check_real("std", std, Interval(0))
+        self.std = std
+
+    def is_active(self) -> bool:
+        """Whether std > 0."""
+        return self.std > 0
+
+    def perturb(self, x: Tensor, key: Key) -> Tensor:
+        """x plus noise."""
+        return x + self.std * key.normal(*x.shape, dtype=x.dtype).to(x.device)
+
+    def extra_repr(self) -> str:
+        """As torch prints it."""
+        return f"std={self.std}"

@@ -1,0 +1,150 @@
+"""Multilayer perceptrons, plain and residual."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from poise._random import Key
+from poise.nn._activation import make_activation
+from poise.nn._linear import Linear
+from poise.nn._norm import BatchNorm
+from poise.nn._stochastic import fresh_key
+
+Layers = Callable[[str, int, int], nn.Module | None]
+"""Asked for the layer at (kind of site, num_features, block): kind is "input", "norm", "hidden" or "branch"."""
+
+
+def no_layers(kind: str, num_features: int, block: int) -> None:
+    """Inserts nothing anywhere."""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Shape of the hidden part of an MLP.
+
+    Args:
+        width: Features of a hidden layer, ≥ 1.
+        depth: Hidden layers or residual blocks, ≥ 1.
+        activation: Name of the nonlinearity.
+        residual: Whether blocks add to a stream.
+    """
+
+    width: int = 256
+    depth: int = 3
+    activation: str = "relu"
+    residual: bool = False
+
+
+class MLP(nn.Sequential):
+    """A multilayer perceptron with room for regularizing layers.
+
+    Plain: [Linear, norm, activation, hidden] times depth, Linear.
+    Residual: Linear, [x + branch(Linear(hidden(activation(Linear(norm(x))))))] times depth, activation, Linear.
+    A Linear that feeds a batch normalization has no bias, which the normalization would remove again.
+
+    Args:
+        in_features: D, ≥ 1.
+        out_features: C, ≥ 1.
+        structure: Width, depth, activation, residual or plain.
+        layers: Supplies the regularizing layers.
+        key: Names the initial weights; None takes one from torch's global generator.
+
+    Shape:
+        (B, D) in, (B, C) out.
+
+    Example:
+        >>> import torch
+        >>> MLP(4, 2, structure=Structure(width=8, depth=1))(torch.zeros(3, 4)).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        structure: Structure | None = None,
+        layers: Layers = no_layers,
+        key: Key | None = None,
+    ) -> None:
+        super().__init__()
+        structure, key = structure or Structure(), key or fresh_key()
+        self._add("input", layers("input", in_features, 0))
+        width = self._add_hidden(in_features, structure, layers, key)
+        self._add("output", Linear(width, out_features, key=key.stream("output")))
+
+    def _add_hidden(self, in_features: int, structure: Structure, layers: Layers, key: Key) -> int:
+        width, depth = structure.width, structure.depth
+        if structure.residual:
+            self._add("stem", Linear(in_features, width, key=key.stream("stem")))
+        for block in range(depth):
+            name, own = f"block{block}", key.stream(f"block{block}")
+            if structure.residual:
+                self._add(name, ResidualBlock(width, block, structure.activation, layers=layers, key=own))
+            else:
+                self._add(name, _plain_block(in_features if block == 0 else width, block, structure, layers, own))
+        if structure.residual:
+            self._add("activation", make_activation(structure.activation))
+        return width
+
+    def _add(self, name: str, layer: nn.Module | None) -> None:
+        if layer is not None:
+            self.add_module(name, layer)
+
+
+def _plain_block(in_features: int, block: int, structure: Structure, layers: Layers, key: Key) -> nn.Sequential:
+    width = structure.width
+    norm, hidden = layers("norm", width, block), layers("hidden", width, block)
+    linear = Linear(in_features, width, bias=not _starts_with_batch_norm(norm), key=key)
+    found = {"linear": linear, "norm": norm, "activation": make_activation(structure.activation), "hidden": hidden}
+    sequence = nn.Sequential()
+    for name, layer in found.items():
+        if layer is not None:
+            sequence.add_module(name, layer)
+    return sequence
+
+
+def _starts_with_batch_norm(layer: nn.Module | None) -> bool:
+    first = next(iter(layer)) if isinstance(layer, nn.Sequential) else layer
+    return isinstance(first, BatchNorm)
+
+
+class ResidualBlock(nn.Module):
+    """x + branch(Linear(hidden(activation(Linear(norm(x)))))).
+
+    Args:
+        width: Features of the stream.
+        block: Number of the block, from 0.
+        activation: Name of the nonlinearity.
+        layers: Supplies the regularizing layers.
+        key: Names the initial weights.
+
+    Shape:
+        (B, width) in, the same out.
+
+    Example:
+        >>> import torch
+        >>> ResidualBlock(4, 0, "relu", layers=no_layers, key=Key(0))(torch.zeros(2, 4)).shape
+        torch.Size([2, 4])
+
+    Reference: He et al., "Identity mappings in deep residual networks", ECCV 2016. Gorishniy et al., "Revisiting deep
+    learning models for tabular data", NeurIPS 2021.
+    """
+
+    def __init__(self, width: int, block: int, activation: str, *, layers: Layers, key: Key) -> None:
+        super().__init__()
+        identity = nn.Identity
+        self.norm = layers("norm", width, block) or identity()
+        self.linear1 = Linear(width, width, key=key.stream("linear1"))
+        self.activation = make_activation(activation)
+        self.hidden = layers("hidden", width, block) or identity()
+        self.linear2 = Linear(width, width, key=key.stream("linear2"))
+        self.branch = layers("branch", width, block) or identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The stream after the block."""
+        inner = self.hidden(self.activation(self.linear1(self.norm(x))))
+        return x + self.branch(self.linear2(inner))

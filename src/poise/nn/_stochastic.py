@@ -1,0 +1,64 @@
+"""Layers that draw random numbers in training, each draw named by key and step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from poise._random import Key
+
+
+def fresh_key() -> Key:
+    """A key from torch's global generator, for layers that are made outside a training of ours."""
+    return Key(int(torch.randint(2**62, ()).item()))
+
+
+class Stochastic(nn.Module, ABC):
+    """A layer that changes its input at random in training and is the identity in eval mode.
+
+    Every training pass uses the numbers of `key.at(step)` and then adds one to `step`; so a pass can be repeated by
+    setting `step` back.
+
+    Args:
+        key: Names the random numbers; None takes one from torch's global generator at the first training pass.
+    """
+
+    def __init__(self, key: Key | None = None) -> None:
+        super().__init__()
+        self.key = key
+        self.step = 0
+
+    @abstractmethod
+    def is_active(self) -> bool:
+        """Whether the strength is above zero."""
+
+    @abstractmethod
+    def perturb(self, x: Tensor, key: Key) -> Tensor:
+        """The changed input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`perturb` in training, x otherwise; the same shape."""
+        if not (self.training and self.is_active()):
+            return x
+        if self.key is None:
+            self.key = fresh_key()
+        key = self.key.at(self.step)
+        self.step += 1
+        return self.perturb(x, key)
+
+
+def assign_keys(network: nn.Module, key: Key) -> None:
+    """Give every stochastic layer of `network` a stream of `key`, named by its place, and step 0."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, Stochastic):
+            layer.key = key.stream("mask", name)
+            layer.step = 0
+
+
+def set_step(network: nn.Module, step: int) -> None:
+    """Let every stochastic layer of `network` draw the numbers of `step` next."""
+    for layer in network.modules():
+        if isinstance(layer, Stochastic):
+            layer.step = step

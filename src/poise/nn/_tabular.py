@@ -1,0 +1,87 @@
+"""A network that reads encoded tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from poise._random import Key
+from poise.data import Inputs
+from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
+from poise.nn._mlp import MLP, Layers, Structure, no_layers
+from poise.nn._stochastic import fresh_key
+
+
+@dataclass(frozen=True, eq=False)
+class TabularShape:
+    """What an encoded table looks like.
+
+    Args:
+        num_continuous: Scaled numbers, the first columns of `Inputs.numeric`.
+        num_numeric: All columns of `Inputs.numeric`.
+        cardinalities: Buckets of each category column.
+        bins: (num_continuous, T + 1) edges of a piecewise-linear encoding, or None.
+        embedding_dim: Largest size of a category's vector, ≥ 1.
+    """
+
+    num_continuous: int
+    num_numeric: int
+    cardinalities: tuple[int, ...] = ()
+    bins: Tensor | None = None
+    embedding_dim: int = 8
+
+
+class TabularNetwork(nn.Module):
+    """Encodes numbers, embeds categories, and lets an MLP read both.
+
+    Args:
+        shape: Of the encoded table.
+        out_features: C, ≥ 1.
+        structure: Of the MLP.
+        layers: Supplies the regularizing layers.
+        key: Names the initial weights; None takes one from torch's global generator.
+
+    Shape:
+        Inputs of B rows in, (B, C) out.
+
+    Example:
+        >>> network = TabularNetwork(TabularShape(2, 3, (4,)), 1, structure=Structure(width=8))
+        >>> network(Inputs(torch.zeros(5, 3), torch.zeros(5, 1, dtype=torch.int64))).shape
+        torch.Size([5, 1])
+    """
+
+    def __init__(
+        self,
+        shape: TabularShape,
+        out_features: int,
+        *,
+        structure: Structure | None = None,
+        layers: Layers = no_layers,
+        key: Key | None = None,
+    ) -> None:
+        super().__init__()
+        key = key or fresh_key()
+        self.num_continuous = shape.num_continuous
+        self.numbers = None if shape.bins is None else PiecewiseLinear(shape.bins)
+        embed = bool(shape.cardinalities)
+        self.categories = (
+            CategoricalEmbedding(shape.cardinalities, max_dim=shape.embedding_dim, key=key.stream("categories"))
+            if embed
+            else None
+        )
+        bins = 1 if shape.bins is None else shape.bins.shape[1] - 1
+        in_features = shape.num_continuous * bins + shape.num_numeric - shape.num_continuous
+        in_features += 0 if self.categories is None else self.categories.out_features
+        self.mlp = MLP(in_features, out_features, structure=structure, layers=layers, key=key.stream("mlp"))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """The outputs of the MLP."""
+        parts = [inputs.numeric]
+        if self.numbers is not None:
+            numbers, others = inputs.numeric.tensor_split([self.num_continuous], dim=1)
+            parts = [self.numbers(numbers), others]
+        if self.categories is not None:
+            parts.append(self.categories(inputs.categorical))
+        return self.mlp(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])

@@ -1,0 +1,42 @@
+"""Which role a parameter has, so that decay and penalties reach what they are meant for."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from poise.methods import Role, Weight
+from poise.nn import BatchNorm, LayerNorm
+
+# Private in torch, and the only common base of its batch and instance normalizations of every rank.
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm, LayerNorm)
+
+
+def weights_of(network: nn.Module) -> dict[str, Weight]:
+    """Every parameter of `network` with its role; a parameter that is shared counts once.
+
+    The role goes by the module that owns the parameter, not by its number of axes: "norm" for scale and shift of a
+    normalization, "embedding" for tables, "bias", "scale" for other vectors, "kernel" for the rest.
+
+    Example:
+        >>> from torch import nn
+        >>> {name: weight.role for name, weight in weights_of(nn.Linear(2, 3)).items()}
+        {'weight': 'kernel', 'bias': 'bias'}
+    """
+    weights: dict[str, Weight] = {}
+    seen: set[int] = set()
+    for prefix, module in network.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                weights[f"{prefix}.{name}".lstrip(".")] = Weight(parameter, _role(module, name, parameter.ndim))
+    return weights
+
+
+def _role(module: nn.Module, name: str, ndim: int) -> Role:
+    if isinstance(module, _NORMS):
+        return "norm"
+    if isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        return "embedding"
+    if name.startswith("bias"):
+        return "bias"
+    return "kernel" if ndim >= 2 else "scale"

@@ -1,0 +1,44 @@
+"""One training: what is to be done, where it stands, how it is kept."""
+
+from poise.train._adamw import adam_step
+from poise.train._checkpoint import (
+    load_state,
+    pack_tensors,
+    remove_leftovers,
+    save_state,
+    to_json,
+    write_atomically,
+)
+from poise.train._flat import flatten_, flatten_gradients_, running_statistics
+from poise.train._history import Epoch
+from poise.train._network import BuiltNetwork, build_network
+from poise.train._plan import Dataset, Plan, Rows, batch_bounds
+from poise.train._predictor import Predictor
+from poise.train._state import State
+from poise.train._task import Binary, Multiclass, Regression, Task
+
+__all__ = [
+    "Binary",
+    "BuiltNetwork",
+    "Dataset",
+    "Epoch",
+    "Multiclass",
+    "Plan",
+    "Predictor",
+    "Regression",
+    "Rows",
+    "State",
+    "Task",
+    "adam_step",
+    "batch_bounds",
+    "build_network",
+    "flatten_",
+    "flatten_gradients_",
+    "load_state",
+    "pack_tensors",
+    "remove_leftovers",
+    "running_statistics",
+    "save_state",
+    "to_json",
+    "write_atomically",
+]
