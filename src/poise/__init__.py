@@ -31,13 +31,14 @@ if TYPE_CHECKING:
         fit,
         load,
         predict_table,
+        self_test,
     )
     from poise.recipe import (
         AdamW,
         Budget,
         Constant,
-        CosLog,
         Cosine,
+        CosLog,
         EarlyOnly,
         FlatCosine,
         LateOnly,
@@ -76,6 +77,7 @@ _HOMES = {
         "fit",
         "load",
         "predict_table",
+        "self_test",
     ),
     "poise.recipe": (
         "AdamW",
@@ -138,6 +140,7 @@ __all__ = [
     "predict_table",
     "read_table",
     "recalibrate",
+    "self_test",
     "to_toml",
     "write_page",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ class Interval:
     def __contains__(self, value: float) -> bool:
         above = value > self.low if self.low_open else value >= self.low
         below = value < self.high if self.high_open else value <= self.high
-        return above and below and math.isfinite(value)
+        # No integer beyond the range of floats either: no tensor could hold it.
+        return above and below and abs(value) <= sys.float_info.max
 
     def __str__(self) -> str:
         left = "(" if self.low_open else "["

@@ -53,7 +53,7 @@ class Buckets:
 
     def transform(self, cells: pl.Series) -> NDArray[np.int64]:
         """(B,) bucket of each cell."""
-        bucket_of = {name: RARE for name in self.rare}
+        bucket_of = dict.fromkeys(self.rare, RARE)
         bucket_of.update({name: FIRST + i for i, name in enumerate(self.kept)})
         missing = self.size - 1 if self.has_missing else UNKNOWN
         if not bucket_of:

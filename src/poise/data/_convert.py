@@ -80,7 +80,7 @@ def to_date(cells: pl.Series, name: str, date_format: str = "") -> pl.Series:
     return dates
 
 
-def to_category(cells: pl.Series, name: str, _: str = "") -> pl.Series:
+def to_category(cells: pl.Series, *_: str) -> pl.Series:
     """Text; whole numbers are written without a point, so that 2 and 2.0 are the same category."""
     return _to_text(cells)
 

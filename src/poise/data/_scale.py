@@ -126,7 +126,7 @@ def bin_edges(values: Array, num_bins: int) -> Tensor:
 def _center_and_scale(column: Array) -> tuple[float, float]:
     """Median and quartile distance (or half the range, or 0) of ascending values."""
     low, first, median, third, high = _quantiles(column, np.array([0, 0.25, 0.5, 0.75, 1])) * _QUARTER
-    scale = third - first or (high - low)
+    scale = third - first or (high - low) / 2
     return median / _QUARTER, min(scale, _HUGE * _QUARTER) / _QUARTER
 
 

@@ -2,12 +2,15 @@
 
 from poise.estimators._bundle import load
 from poise.estimators._classifier import PoiseClassifier
+from poise.estimators._predict import predict_table
 from poise.estimators._regressor import PoiseRegressor
 from poise.estimators._result import Candidate, ColumnNote, FitResult, Interval, Progress
 from poise.estimators._run import check_target, fit
+from poise.estimators._self_test import Check, self_test
 
 __all__ = [
     "Candidate",
+    "Check",
     "ColumnNote",
     "FitResult",
     "Interval",
@@ -17,4 +20,6 @@ __all__ = [
     "check_target",
     "fit",
     "load",
+    "predict_table",
+    "self_test",
 ]

@@ -22,6 +22,8 @@ from poise.estimators._candidates import Candidates, Trained, TrainingOptions, t
 from poise.recipe import KNOWN, Recipe, known, validate_recipe
 from poise.train import Dataset, Predictor, Task
 
+_MIN_ROWS = 2
+
 
 class PoiseEstimator(BaseEstimator):
     """Trains candidate recipes, lets validation choose, and predicts with the chosen network.
@@ -65,6 +67,8 @@ class PoiseEstimator(BaseEstimator):
         recipes = self._recipes()
         options = TrainingOptions(self._seed(), self._checked_fraction(), self._checked_time())
         table, schema, y = self._read_training(X, y)
+        if table.height < _MIN_ROWS:
+            raise DataError(f"Two rows are the least to learn from, but got n_samples = {table.height}.")
         task, target = self._encode_target(y)
         data = Dataset(table, schema, target, self._checked_weight(sample_weight, table.height))
         return self._adopt(train_candidates(data, task, recipes, options))
@@ -115,12 +119,15 @@ class PoiseEstimator(BaseEstimator):
     def _checked_target(self, y: Any) -> NDArray[Any]:
         if y is None:
             raise DataError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        return column_or_1d(y, warn=True)
+        column: NDArray[Any] = column_or_1d(y, warn=True)
+        return column
 
     @staticmethod
     def _checked_weight(sample_weight: Any, num_rows: int) -> NDArray[np.float64]:
         rows = np.empty((num_rows, 0))
-        weight = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        weight: NDArray[np.float64] = _check_sample_weight(
+            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+        )
         if not weight.any():
             raise DataError("All sample weights are zero.", where="sample_weight", repair="Give some row weight.")
         return weight

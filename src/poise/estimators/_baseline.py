@@ -35,7 +35,9 @@ class Baseline:
     def predict(self, table: pl.DataFrame) -> NDArray[np.float64]:
         """Class probabilities (N, C), or values (N,)."""
         columns = self._columns(table)
-        return self.model.predict(columns) if self.task.kind == "regression" else self.model.predict_proba(columns)
+        predict = self.model.predict if self.task.kind == "regression" else self.model.predict_proba
+        predictions: NDArray[np.float64] = predict(columns)
+        return predictions
 
     def _columns(self, table: pl.DataFrame) -> NDArray[np.float64]:
         inputs = self.encoder.transform(table)

@@ -119,9 +119,7 @@ def train_candidates(
     plans = [Plan(name, recipe, task, train_rows, val_rows, options.seed) for name, recipe in recipes.items()]
     states = _train(plans, merged, options, on_epoch)
     trained = tuple(
-        Trained(plan, state, Predictor(plan.recipe, task, state))
-        for plan, state in states
-        if state.best_epoch
+        Trained(plan, state, Predictor(plan.recipe, task, state)) for plan, state in states if state.best_epoch
     )
     failed = tuple(plan.name for plan, state in states if not state.best_epoch)
     if not trained:

@@ -56,7 +56,7 @@ class PoiseClassifier(ClassifierMixin, PoiseEstimator):
         _, codes = encode_classes(y)
         self.classes_ = np.unique(y)
         num_classes = len(self.classes_)
-        task = Binary() if num_classes == 2 else Multiclass(num_classes)  # noqa: PLR2004 - two classes, one logit
+        task = Binary() if num_classes == 2 else Multiclass(num_classes)
         return task, codes.astype(np.float64)
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
@@ -65,4 +65,6 @@ class PoiseClassifier(ClassifierMixin, PoiseEstimator):
 
     def predict(self, X: Any) -> NDArray[Any]:
         """The class of highest probability for each row (N,)."""
-        return self.classes_[self._predictions(X).argmax(axis=1)]
+        best = self._predictions(X).argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[best]
+        return labels

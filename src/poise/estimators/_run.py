@@ -183,8 +183,9 @@ def _failures(candidates: Candidates) -> tuple[str, ...]:
 
 
 def _estimator(candidates: Candidates, table: _Table) -> PoiseClassifier | PoiseRegressor:
-    estimator = PoiseRegressor() if table.classes is None else PoiseClassifier()
-    if isinstance(estimator, PoiseClassifier):
+    estimator: PoiseClassifier | PoiseRegressor = PoiseRegressor()
+    if table.classes is not None:
+        estimator = PoiseClassifier()
         estimator.classes_ = table.classes
     names = table.learn.table.columns
     estimator.n_features_in_ = len(names)

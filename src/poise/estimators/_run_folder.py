@@ -70,8 +70,8 @@ class RunFolder:
     ) -> None:
         if self._lock is not None:
             self._lock.release()
-            if kind is None:
-                shutil.rmtree(self.path / "checkpoints")
+        if kind is None and self.checkpoints is not None:
+            shutil.rmtree(self.checkpoints)
 
     def _check_start(self, path: Path) -> None:
         begun = (path / "config.toml").exists()
@@ -117,9 +117,7 @@ class RunFolder:
         if self.path is None:
             return
         save_bundle(estimator, self.path / "bundle", target_name=target)
-        lines = [
-            to_json({"name": one.name, **asdict(record)}) for one in result.candidates for record in one.history
-        ]
+        lines = [to_json({"name": one.name, **asdict(record)}) for one in result.candidates for record in one.history]
         write_atomically(self.path / "metrics.jsonl", b"\n".join(lines) + b"\n")
         write_atomically(self.path / "environment.json", json.dumps(result.environment, indent=2).encode())
         write_atomically(self.path / "result.json", to_json(asdict(result)))

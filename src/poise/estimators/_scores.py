@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from poise._random import Key
 from poise.estimators._baseline import NAME, Baseline
-from poise.estimators._bootstrap import bootstrap
+from poise.estimators._bootstrap import Statistic, bootstrap
 from poise.estimators._candidates import Candidates, Trained
 from poise.estimators._result import Candidate, Interval
 from poise.recipe import SOURCES, to_toml
@@ -38,7 +37,7 @@ class _Judge:
         picked = predictions[np.arange(len(target)), target.astype(np.int64)]
         return torch.from_numpy(-np.log(np.clip(picked, _TINY, 1)))
 
-    def scorer(self, predictions: NDArray[np.float64], target: NDArray[np.float64]) -> Callable[[Tensor], Tensor]:
+    def scorer(self, predictions: NDArray[np.float64], target: NDArray[np.float64]) -> Statistic:
         """The score as a function of the rows that count."""
         if self.task.kind != "regression":
             hits = torch.from_numpy((predictions.argmax(axis=1) == target).astype(np.float64))
@@ -61,15 +60,32 @@ def score_candidates(candidates: Candidates, baseline: Baseline, test: Dataset, 
         test: Rows that nothing has looked at.
         key: Of the bootstrap; all models share its resamples.
     """
-    scale = candidates.chosen.state.target_scale ** 2
-    judge = _Judge(candidates.chosen.plan.task, scale)
-    networks = [_score_network(one, one is candidates.chosen, judge, test, key) for one in candidates.trained]
-    return (*networks, _score_baseline(baseline, candidates, judge, test, key))
+    judge = _Judge(candidates.chosen.plan.task, candidates.chosen.state.target_scale**2)
+    predictions = [one.predictor.predict(test.table).numpy() for one in candidates.trained]
+    measured = _on_test([*predictions, baseline.predict(test.table)], judge, test, key)
+    networks = [
+        _network_row(one, one is candidates.chosen, *intervals)
+        for one, intervals in zip(candidates.trained, measured[:-1], strict=True)
+    ]
+    return (*networks, _baseline_row(baseline, candidates, judge, *measured[-1]))
 
 
-def _score_network(one: Trained, is_chosen: bool, judge: _Judge, test: Dataset, key: Key) -> Candidate:
+def _on_test(
+    predictions: list[NDArray[np.float64]], judge: _Judge, test: Dataset, key: Key
+) -> list[tuple[Interval, Interval]]:
+    """Loss and score of each model."""
+    losses = [_mean_of(judge.row_losses(one, test.target)) for one in predictions]
+    scores = [judge.scorer(one, test.target) for one in predictions]
+    intervals = bootstrap([*losses, *scores], len(test.target), key)
+    return list(zip(intervals[: len(losses)], intervals[len(losses) :], strict=True))
+
+
+def _mean_of(values: Tensor) -> Statistic:
+    return lambda rows: values[rows].mean()
+
+
+def _network_row(one: Trained, is_chosen: bool, test_loss: Interval, test_score: Interval) -> Candidate:
     best = one.history[one.state.best_epoch - 1]
-    test_loss, test_score = _on_test(one.predictor.predict(test.table).numpy(), judge, test, key)
     return Candidate(
         name=one.name,
         source=SOURCES.get(one.name, "your own recipe"),
@@ -89,13 +105,11 @@ def _score_network(one: Trained, is_chosen: bool, judge: _Judge, test: Dataset, 
     )
 
 
-def _score_baseline(
-    baseline: Baseline, candidates: Candidates, judge: _Judge, test: Dataset, key: Key
+def _baseline_row(
+    baseline: Baseline, candidates: Candidates, judge: _Judge, test_loss: Interval, test_score: Interval
 ) -> Candidate:
     data = candidates.data
-    learnt = baseline.predict(data.table)
-    every = torch.arange(data.table.height)
-    test_loss, test_score = _on_test(baseline.predict(test.table), judge, test, key)
+    learnt, every = baseline.predict(data.table), torch.arange(data.table.height)
     return Candidate(
         name=NAME,
         source="scikit-learn's defaults, fitted on training and validation rows",
@@ -109,14 +123,6 @@ def _score_baseline(
         epochs=0,
         best_epoch=0,
         seconds=baseline.seconds,
-    )
-
-
-def _on_test(predictions: NDArray[np.float64], judge: _Judge, test: Dataset, key: Key) -> tuple[Interval, Interval]:
-    losses, num_rows = judge.row_losses(predictions, test.target), len(test.target)
-    return (
-        bootstrap(lambda rows: losses[rows].mean(), num_rows, key),
-        bootstrap(judge.scorer(predictions, test.target), num_rows, key),
     )
 
 

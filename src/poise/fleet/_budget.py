@@ -16,6 +16,9 @@ def within_time(plans: Sequence[Plan], data: Dataset, engine: Engine, seconds: f
     to the others.
 
     Args:
+        plans: What is to be trained.
+        data: What they are trained on.
+        engine: Who will train them.
         seconds: For all plans together, > 0.
     """
     started = time.perf_counter()

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,14 +45,12 @@ class PlainEngine(Engine):
     ) -> None:
         for index, (plan, state) in enumerate(zip(plans, states, strict=True)):
             with _one_thread():
-                _advance(plan, state, data, until_epoch, lambda now, at=index: on_epoch(at, now))
+                _advance(plan, state, data, until_epoch, partial(on_epoch, index))
 
 
 def _start(plan: Plan, data: Dataset) -> State:
     network = plan.recipe.network
-    encoder = Encoder.fit(
-        data.table, data.schema, plan.train_rows, numeric=network.numeric, num_bins=network.num_bins
-    )
+    encoder = Encoder.fit(data.table, data.schema, plan.train_rows, numeric=network.numeric, num_bins=network.num_bins)
     tensors, plain = encoder.to_state()
     state = State({f"encoder.{name}": tensor for name, tensor in tensors.items()}, plain)
     if plan.task.kind == "regression":
@@ -68,9 +67,7 @@ def _fit_target(state: State, plan: Plan, data: Dataset) -> None:
     state.target_scale = spread or 1.0
 
 
-def _advance(
-    plan: Plan, state: State, data: Dataset, until_epoch: int, on_epoch: Callable[[State], bool]
-) -> None:
+def _advance(plan: Plan, state: State, data: Dataset, until_epoch: int, on_epoch: Callable[[State], bool]) -> None:
     if state.stopped or state.epoch >= until_epoch:
         return
     training = _Training(plan, state, data, Encoder.from_state(*state.encoder_state()))
@@ -152,7 +149,7 @@ class _Training:
             key = self.plan.key.stream("batch", type(method).__name__).at(clock.step)
             batch = method.at(progress).transform(batch, key)
         self.grad.zero_()
-        self._loss(batch, progress).backward()
+        torch.autograd.backward(self._loss(batch, progress))
         lr = value_at(self.recipe.optimizer.lr, progress)
         self._update(progress, lr)
         self.state.step += 1
@@ -203,13 +200,17 @@ class _Training:
             if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
                 state.stopped = "non-finite"
                 return
-            scores = (
-                task.score(outputs, part.targets, part.weight)
-                for outputs, part in ((train_outputs, self.train), (val_outputs, self.val))
-            )
             spent = state.history[-1].seconds if state.history else 0.0
-            seconds = spent + time.perf_counter() - started
-            state.history.append(Epoch(state.epoch + 1, lr, train_loss, val_loss, *scores, seconds))
+            record = Epoch(
+                epoch=state.epoch + 1,
+                lr=lr,
+                train_loss=train_loss,
+                val_loss=val_loss,
+                train_score=task.score(train_outputs, self.train.targets, self.train.weight),
+                val_score=task.score(val_outputs, self.val.targets, self.val.weight),
+                seconds=spent + time.perf_counter() - started,
+            )
+            state.history.append(record)
             self._serve()
         self._stop()
 

@@ -31,7 +31,7 @@ class Schedule(ABC):
     @property
     def values(self) -> tuple[float, ...]:
         """The extreme values that the schedule takes; a range check looks at these."""
-        return (self.start, float(getattr(self, "end", 0.0)))
+        return (self.start, getattr(self, "end", 0.0))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ holds the range, so no method checks its own arguments.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
@@ -18,6 +19,7 @@ from poise._checks import Interval, check_choice, check_integer, check_real, che
 from poise._random import Key
 from poise.data._inputs import Inputs
 from poise.functional.schedule import Schedule, Strength, value_at
+from poise.nn import SiteKind
 
 Role = Literal["kernel", "bias", "norm", "embedding", "scale"]
 ROLES: tuple[Role, ...] = ("kernel", "bias", "norm", "embedding", "scale")
@@ -60,12 +62,16 @@ class Method(ABC):
 
 
 def _check_field(declared: Field[Any], value: object) -> None:
-    name, interval, choices = declared.name, declared.metadata.get("interval"), declared.metadata.get("choices")
+    name, choices = declared.name, declared.metadata.get("choices")
+    interval: Interval = declared.metadata.get("interval") or Interval(-math.inf)
     if declared.metadata.get("strength"):
         for number in value.values if isinstance(value, Schedule) else (value,):
             check_real(name, number, interval)
     elif choices is not None:
-        for one in value if isinstance(value, tuple) else (value,):
+        several = isinstance(declared.default, tuple)
+        if several:
+            check_type(name, value, tuple)
+        for one in value if several and isinstance(value, tuple) else (value,):
             check_choice(name, one, choices)
     elif isinstance(declared.default, bool):
         check_type(name, value, bool)
@@ -87,7 +93,7 @@ class Site:
         before_batch_norm: Whether a batch normalization lies downstream.
     """
 
-    kind: Literal["input", "norm", "hidden", "branch"]
+    kind: SiteKind
     num_features: int
     depth: float = 0.0
     before_batch_norm: bool = False

@@ -35,7 +35,7 @@ class DropPath(NetworkMethod):
     p: Strength = strength(0.1, Interval(0, 1, high_open=True), search=(0.0, 0.3))
 
     def layer(self, site: Site) -> nn.Module | None:
-        return DropPathLayer(**self.at(0.0).settings(site)) if site.kind == "branch" else None
+        return DropPathLayer(self.at(0.0).settings(site)["p"]) if site.kind == "branch" else None
 
     def settings(self, site: Site) -> dict[str, float]:
         return {"p": value_at(self.p, 0.0) * site.depth}

@@ -47,7 +47,7 @@ class Dropout(NetworkMethod):
             "input": self.input_p != 0,
             "hidden": self.where == "all" or not site.before_batch_norm,
         }
-        return DropoutLayer(**self.at(0.0).settings(site)) if placed.get(site.kind) else None
+        return DropoutLayer(self.at(0.0).settings(site)["p"]) if placed.get(site.kind) else None
 
     def settings(self, site: Site) -> dict[str, float]:
         return {"p": value_at(self.input_p if site.kind == "input" else self.p, 0.0)}

@@ -33,7 +33,7 @@ class GaussianNoise(NetworkMethod):
     std: Strength = strength(0.1, Interval(0), search=(0.0, 0.3))
 
     def layer(self, site: Site) -> nn.Module | None:
-        return GaussianNoiseLayer(**self.at(0.0).settings(site)) if site.kind == "input" else None
+        return GaussianNoiseLayer(self.at(0.0).settings(site)["std"]) if site.kind == "input" else None
 
     def settings(self, site: Site) -> dict[str, float]:
         return {"std": value_at(self.std, 0.0)}

@@ -4,7 +4,7 @@ from poise.nn._activation import ACTIVATIONS, make_activation
 from poise.nn._dropout import AlphaDropout, Dropout, DropPath, GaussianNoise
 from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
 from poise.nn._linear import Linear
-from poise.nn._mlp import MLP, ResidualBlock, Structure
+from poise.nn._mlp import MLP, ResidualBlock, SiteKind, Structure
 from poise.nn._norm import BatchNorm, LayerNorm
 from poise.nn._stochastic import Stochastic, assign_keys, set_step
 from poise.nn._tabular import TabularNetwork, TabularShape
@@ -22,6 +22,7 @@ __all__ = [
     "Linear",
     "PiecewiseLinear",
     "ResidualBlock",
+    "SiteKind",
     "Stochastic",
     "Structure",
     "TabularNetwork",

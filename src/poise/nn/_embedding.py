@@ -57,7 +57,8 @@ class PiecewiseLinear(nn.Module):
 class CategoricalEmbedding(nn.Module):
     """y = (E_1[c_1], …, E_C[c_C]): a learned vector for each bucket of each category column.
 
-    Column j has min(max_dim, ceil(cardinality / 2)) numbers, drawn from N(0, 1 / that many).
+    Column j has min(max_dim, ceil(cardinality / 2)) numbers, drawn from N(0, 1 / that many). The vector of bucket 0,
+    which stands for unknown categories and is not seen in training, begins as zero.
 
     Args:
         cardinalities: Buckets of each column.
@@ -91,4 +92,6 @@ class CategoricalEmbedding(nn.Module):
 
 
 def _table(key: Key, size: int, dim: int) -> Tensor:
-    return (key.normal(size, dim, dtype=torch.float64) / math.sqrt(dim)).to(torch.get_default_dtype())
+    table = key.normal(size, dim, dtype=torch.float64) / math.sqrt(dim)
+    table[0] = 0
+    return table.to(torch.get_default_dtype())

@@ -33,6 +33,8 @@ class Linear(nn.Module):
     Reference: He et al., "Delving deep into rectifiers", ICCV 2015.
     """
 
+    bias: nn.Parameter | None
+
     def __init__(self, in_features: int, out_features: int, *, bias: bool = True, key: Key | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features

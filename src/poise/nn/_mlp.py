@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -13,11 +14,12 @@ from poise.nn._linear import Linear
 from poise.nn._norm import BatchNorm
 from poise.nn._stochastic import fresh_key
 
-Layers = Callable[[str, int, int], nn.Module | None]
-"""Asked for the layer at (kind of site, num_features, block): kind is "input", "norm", "hidden" or "branch"."""
+SiteKind = Literal["input", "norm", "hidden", "branch"]
+Layers = Callable[[SiteKind, int, int], nn.Module | None]
+"""Asked for the layer at (kind of site, num_features, block)."""
 
 
-def no_layers(kind: str, num_features: int, block: int) -> None:
+def no_layers(_kind: SiteKind, _num_features: int, _block: int) -> None:
     """Inserts nothing anywhere."""
 
 
@@ -147,4 +149,5 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The stream after the block."""
         inner = self.hidden(self.activation(self.linear1(self.norm(x))))
-        return x + self.branch(self.linear2(inner))
+        out: Tensor = x + self.branch(self.linear2(inner))
+        return out

@@ -17,7 +17,7 @@ class BatchNorm(nn.Module):
     In training the batch's mean and biased variance normalize, and the running statistics move:
     running ← (1 - momentum) · running + momentum · batch, with the unbiased variance, as in torch. In eval mode the
     running statistics normalize. A single row has no variance: in training it is normalized like in eval mode and
-    moves nothing. With `weight` = the batch's standard deviation and `bias` = its mean it is the identity on that batch.
+    moves nothing. With `weight` = the batch's standard deviation and `bias` = its mean it leaves that batch as it is.
 
     Args:
         num_features: D, ≥ 1.
@@ -42,6 +42,8 @@ class BatchNorm(nn.Module):
     NeurIPS 2017 (ghost batches).
     """
 
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
@@ -79,8 +81,8 @@ class BatchNorm(nn.Module):
         return torch.tensor_split(x, max(1, min(number, len(x) // 2)))
 
     def _normalize(self, x: Tensor, *, training: bool, track: bool = True) -> Tensor:
-        running = (self.running_mean, self.running_var) if track else (None, None)
-        return nn.functional.batch_norm(x, *running, self.weight, self.bias, training, self.momentum, self.eps)
+        mean, var = (self.running_mean, self.running_var) if track else (None, None)
+        return nn.functional.batch_norm(x, mean, var, self.weight, self.bias, training, self.momentum, self.eps)
 
     def _track(self, ghosts: tuple[Tensor, ...]) -> None:
         moments = [torch.var_mean(ghost, dim=0) for ghost in ghosts]
@@ -116,6 +118,9 @@ class LayerNorm(nn.Module):
 
     Reference: Ba, Kiros, Hinton, "Layer normalization", 2016.
     """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
 
     def __init__(self, num_features: int, *, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()

@@ -84,4 +84,5 @@ class TabularNetwork(nn.Module):
             parts = [self.numbers(numbers), others]
         if self.categories is not None:
             parts.append(self.categories(inputs.categorical))
-        return self.mlp(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        outputs: Tensor = self.mlp(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        return outputs

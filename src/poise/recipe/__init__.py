@@ -1,6 +1,6 @@
 """Recipes as data: what is done to a network so that it generalizes."""
 
-from poise.functional.schedule import Constant, CosLog, Cosine, EarlyOnly, FlatCosine, LateOnly, Linear, Schedule
+from poise.functional.schedule import Constant, Cosine, CosLog, EarlyOnly, FlatCosine, LateOnly, Linear, Schedule
 from poise.recipe._known import KNOWN, SOURCES, known
 from poise.recipe._recipe import AdamW, Budget, Network, Recipe
 from poise.recipe._rules import Issue, check_recipe, validate_recipe

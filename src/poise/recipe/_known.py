@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from poise._errors import ConfigError
-from poise.functional.schedule import Constant, CosLog, Cosine, FlatCosine
+from poise.functional.schedule import Constant, Cosine, CosLog, FlatCosine
 from poise.methods import (
     EMA,
     BatchNorm,

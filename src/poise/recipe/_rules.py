@@ -16,8 +16,8 @@ from poise.methods import (
     SWA,
     AlphaDropout,
     BatchNorm,
-    DropPath,
     Dropout,
+    DropPath,
     EarlyStopping,
     GroupLasso,
     LabelSmoothing,
@@ -85,9 +85,7 @@ def _decays(recipe: Recipe, *roles: str) -> bool:
     return decay is not None and any(role in decay.roles for role in roles)
 
 
-def _rule(
-    rule: str, severity: Severity, reason: str, repair: str, applies: Callable[[Recipe], bool]
-) -> _Rule:
+def _rule(rule: str, severity: Severity, reason: str, repair: str, applies: Callable[[Recipe], bool]) -> _Rule:
     return _Rule(Issue(rule, severity, reason, repair), applies)
 
 
@@ -119,7 +117,7 @@ _RULES = (
         lambda recipe: _largest(_dropout(recipe).p) >= _KEEP_LIKE,
     ),
     _rule(
-        "D07", "warning", "Dropout upstream of a BatchNorm changes the variance that it sees between training and eval.",
+        "D07", "warning", "Dropout upstream of a BatchNorm shifts the variance that it sees in eval.",
         'Use where="auto" and input_p=0, so that dropout comes after the last BatchNorm.',
         lambda recipe: _has(BatchNorm, Dropout)(recipe)
         and (_dropout(recipe).where == "all" or _largest(_dropout(recipe).input_p) > 0),
@@ -133,7 +131,7 @@ _RULES = (
         lambda recipe: _has(Dropout)(recipe) and recipe.network.activation == "selu",
     ),
     _rule(
-        "D11-alpha", "error", "AlphaDropout lets units saturate where SELU does; other activations do not saturate there.",
+        "D11-alpha", "error", "AlphaDropout lets units saturate where SELU does, and no other activation does.",
         'Use Dropout, or activation = "selu".',
         lambda recipe: _has(AlphaDropout)(recipe) and recipe.network.activation != "selu",
     ),
@@ -166,7 +164,7 @@ _RULES = (
         "W13", "error", "EMA and SWA are two averages of the same weights.", "Keep one of them.", _has(EMA, SWA),
     ),
     _rule(
-        "W13-lr", "warning", "SWA averages weights that hardly move, since the learning rate has fallen to almost zero.",
+        "W13-lr", "warning", "SWA averages weights that hardly move once the learning rate is almost zero.",
         "Use a constant learning rate, or end it higher.",
         lambda recipe: _has(SWA)(recipe)
         and value_at(recipe.optimizer.lr, 1.0) < _TINY_LR * _largest(recipe.optimizer.lr),

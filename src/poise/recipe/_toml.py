@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from poise._errors import ConfigError
 from poise.functional.schedule import (
     Constant,
-    CosLog,
     Cosine,
+    CosLog,
     EarlyOnly,
     FlatCosine,
     LateOnly,
@@ -21,6 +21,8 @@ from poise.functional.schedule import (
 )
 from poise.methods import METHODS
 from poise.recipe._recipe import AdamW, Budget, Network, Recipe
+
+T = TypeVar("T")
 
 SCHEDULES: Mapping[str, type[Schedule]] = {
     schedule.__name__: schedule for schedule in (Constant, Linear, Cosine, FlatCosine, CosLog, EarlyOnly, LateOnly)
@@ -47,7 +49,7 @@ def to_toml(recipe: Recipe) -> str:
 
 
 def from_toml(text: str, *, source: str = "recipe") -> Recipe:
-    """The recipe that `text` describes; what it leaves out has its default.
+    r"""The recipe that `text` describes; what it leaves out has its default.
 
     Args:
         text: Tables `[optimizer]`, `[budget]`, `[network]` and `[[methods]]`, each method with its `kind`; a schedule
@@ -59,7 +61,7 @@ def from_toml(text: str, *, source: str = "recipe") -> Recipe:
 
     Example:
         >>> from poise import from_toml
-        >>> from_toml('[[methods]]\\nkind = "Dropout"\\np = { kind = "Linear", start = 0.0, end = 0.5 }').methods
+        >>> from_toml('[[methods]]\nkind = "Dropout"\\np = { kind = "Linear", start = 0.0, end = 0.5 }').methods
         (Dropout(p=Linear(start=0.0, end=0.5), input_p=0.0, where='auto'),)
     """
     try:
@@ -71,11 +73,8 @@ def from_toml(text: str, *, source: str = "recipe") -> Recipe:
     listed = plain.get("methods", [])
     if not isinstance(listed, list):
         raise ConfigError("`methods` must be an array of tables, [[methods]].", where=source)
-    methods = tuple(
-        _build_kind(METHODS, method, f"{source}: methods[{index}]") for index, method in enumerate(listed)
-    )
-    with_place = f"{source}: methods"
-    return _placed(with_place, lambda: Recipe(methods=methods, **sections))
+    methods = tuple(_build_kind(METHODS, method, f"{source}: methods[{index}]") for index, method in enumerate(listed))
+    return _placed(f"{source}: methods", lambda: Recipe(methods=methods, **sections))
 
 
 def _to_plain(value: Any) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def _value(value: Any, place: str) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _placed(place: str, make: Any) -> Any:
+def _placed(place: str, make: Callable[[], T]) -> T:
     try:
         return make()
     except ConfigError as error:

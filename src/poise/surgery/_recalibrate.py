@@ -38,9 +38,9 @@ class _Moments:
         self.count = total
 
     def store(self, layer: BatchNormLayer) -> None:
-        with torch.no_grad():
-            layer.running_mean.copy_(self.mean)
-            layer.running_var.copy_(self.squares / self.count)
+        for buffer, value in ((layer.running_mean, self.mean), (layer.running_var, self.squares / self.count)):
+            if buffer is not None:
+                buffer.copy_(value)
 
 
 @torch.no_grad()

@@ -19,8 +19,10 @@ def adam_step(
     m ← β1 m + (1 - β1) g, v ← β2 v + (1 - β2) g², w ← w - lr · (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + eps).
 
     Args:
-        weights: Flat vector, changed in place; likewise `exp_avg` (m) and `exp_avg_sq` (v).
-        grad: Flat vector.
+        weights: Flat vector w, changed in place.
+        grad: Flat vector g.
+        exp_avg: Flat vector m, changed in place.
+        exp_avg_sq: Flat vector v, changed in place.
         step: t, counted from 1.
         lr: A number, or a vector with one for each weight.
         config: Supplies β1, β2 and eps.

@@ -35,5 +35,5 @@ def running_statistics(network: nn.Module) -> list[Tensor]:
 
 
 def _parts(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    pieces = vector.split([tensor.numel() for tensor in like]) if like else ()
+    pieces = torch.split(vector, [tensor.numel() for tensor in like]) if like else ()
     return [piece.view(tensor.shape) for piece, tensor in zip(pieces, like, strict=True)]

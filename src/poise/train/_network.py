@@ -10,7 +10,7 @@ from torch import nn
 from poise._random import Key
 from poise.data import Encoder
 from poise.methods import BatchNorm, NetworkMethod, Site
-from poise.nn import TabularNetwork, TabularShape, assign_keys
+from poise.nn import SiteKind, TabularNetwork, TabularShape, assign_keys
 from poise.recipe import Recipe
 from poise.train._task import Task
 
@@ -44,7 +44,7 @@ def build_network(
     key = key or Key(0)
     scheduled: list[tuple[NetworkMethod, Site, nn.Module]] = []
 
-    def layers(kind: str, num_features: int, index: int) -> nn.Module | None:
+    def layers(kind: SiteKind, num_features: int, index: int) -> nn.Module | None:
         site = _site(recipe, kind, num_features, index)
         found = []
         for method in recipe.of(NetworkMethod):
@@ -65,7 +65,7 @@ def build_network(
     return BuiltNetwork(network, scheduled)
 
 
-def _site(recipe: Recipe, kind: str, num_features: int, index: int) -> Site:
+def _site(recipe: Recipe, kind: SiteKind, num_features: int, index: int) -> Site:
     depth, normalized = recipe.network.depth, recipe.get(BatchNorm) is not None
     is_last = index == depth - 1
     # In a plain block the norm comes first, so only what follows the last block is behind every norm. A residual

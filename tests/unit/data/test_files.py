@@ -172,6 +172,12 @@ def test_type_change_in_the_last_row_makes_the_whole_column_text(tmp_path: Path)
     assert table["a"].to_list() == [*map(str, range(50_000)), "late"]
 
 
+def test_decimal_comma_needs_every_cell_to_allow_it(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("a;b\n" + "1,5;1\n" * 1500 + "2.5;1\n")
+    assert read_table(path)["a"].to_list() == ["1,5"] * 1500 + ["2.5"]
+
+
 def test_quoted_newlines_survive_in_a_file_of_many_chunks(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("a,b\n" + "".join(f'{i},"line\n{"," * (i % 7)}{i}"\n' for i in range(20_000)))

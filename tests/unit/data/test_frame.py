@@ -111,6 +111,8 @@ def test_hostile_names_and_cells_survive() -> None:
     names = ["<script>", "$\\frac$", "^a.*$", "[/red]", '{"', "a\x00\x1b", "=cmd|calc", "é 中"]
     frame = pd.DataFrame([range(len(names))], columns=names)
     assert as_table(frame).columns == names
+    for library in (pl.DataFrame({"^a$": [1.5], "*": [2.5]}), pa.table({"^a$": [1.5], "*": [2.5]})):
+        assert as_table(library).to_dict(as_series=False) == {"^a$": [1.5], "*": [2.5]}
     torn = pd.DataFrame([["\udfff"]], columns=pd.Index(["\ud800"], dtype=object), dtype=object)
     assert as_table(torn).to_dict(as_series=False) == {"\\ud800": ["\\udfff"]}
 

@@ -36,6 +36,7 @@ KINDS = {
     "IDNumber": (["id", "looks like an id, left out"], [7 * i % 101 for i in range(N)]),
     "humidity": (["number", "100 different values in 100 rows"], [7 * i % 101 for i in range(N)]),
     "column_1": (["id", "100 different values in 100 rows: counts the rows, left out"], list(range(1, N + 1))),
+    "rising": (["number", "100 different values in 100 rows"], [2 * i for i in range(N)]),
     "letter": (["text", "100 different values in 100 rows, long text: left out"], WORDS),
     "always": (["constant", "always 'x', left out"], ["x"] * N),
     "never": (["constant", "no value in any row, left out"], [None] * N),

@@ -70,6 +70,12 @@ def test_grouped_split_comes_near_its_shares() -> None:
     assert len(split.val) == pytest.approx(500, abs=30)
 
 
+def test_group_larger_than_the_test_stays_out_of_it() -> None:
+    groups = np.where(np.arange(1000) < 600, 0, np.arange(1000))
+    for seed in range(20):
+        assert len(split_rows(1000, key=Key(seed), test=0.2, val=0.1, groups=groups).test) == 200
+
+
 @pytest.mark.parametrize("kind", ["numbers", "dates", "text", "polars"])
 def test_the_last_rows_are_the_test(kind: str) -> None:
     order = np.random.default_rng(0).permutation(100)

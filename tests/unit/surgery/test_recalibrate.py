@@ -10,7 +10,16 @@ from poise.surgery import recalibrate
 
 def make_network(kind):
     torch.manual_seed(0)
-    layers = [nn.Linear(4, 8), kind(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 8), kind(8), nn.Tanh(), nn.Linear(8, 2)]
+    layers = [
+        nn.Linear(4, 8),
+        kind(8),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(8, 8),
+        kind(8),
+        nn.Tanh(),
+        nn.Linear(8, 2),
+    ]
     return nn.Sequential(*layers).double().train()
 
 

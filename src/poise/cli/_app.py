@@ -1,0 +1,84 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from poise import __version__
+from poise.cli._guard import guarded
+
+app = typer.Typer(
+    name="poise",
+    help="Find out why a neural network overfits, dose its regularization, and prove that it helped.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"poise {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def poise(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find out why a neural network overfits, dose its regularization, and prove that it helped."""
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet file, gzipped or not.", show_default=False)],
+    target: Annotated[str | None, typer.Option("--target", "-t", help="Column to predict.", show_default=False)] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; run, run-2, ... if not given.", show_default=False)
+    ] = None,
+    time: Annotated[float, typer.Option("--time", help="Seconds for all trainings together.", min=1)] = 300.0,
+    seed: Annotated[int, typer.Option("--seed", help="Names all random numbers.", min=0)] = 0,
+    recipe: Annotated[str, typer.Option("--recipe", help="auto, the name of a known recipe, or a TOML file.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train the bare network and the known recipes, choose by validation, prove the choice on untouched rows."""
+    from poise.cli._fit import FitOptions, run_fit
+
+    options = FitOptions(data, target, out, time, seed, recipe, resume, as_json)
+    guarded(lambda: run_fit(options), as_json=as_json, resume=options.resume_command)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Run folder or bundle.", show_default=False)],
+    data: Annotated[Path, typer.Argument(help="Table with the columns of the training table.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="CSV file; standard output if not given.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Predict every row of a table with the chosen network of a run."""
+    from poise.cli._predict import run_predict
+
+    guarded(lambda: run_predict(run, data, out, as_json=as_json), as_json=as_json)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Show versions and devices, and try whether Poise works on this machine."""
+    from poise.cli._doctor import run_doctor
+
+    guarded(lambda: run_doctor(as_json=as_json), as_json=as_json)

@@ -1,0 +1,130 @@
+"""`poise fit`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from poise._errors import ConfigError
+from poise._text import visible
+from poise.cli._progress import showing_progress
+from poise.cli._tables import print_table
+
+if TYPE_CHECKING:
+    from poise import FitResult, Recipe
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """What the command line asked for."""
+
+    data: Path
+    target: str | None
+    out: Path | None
+    time: float
+    seed: int
+    recipe: str
+    resume: bool
+    as_json: bool
+
+    @property
+    def folder(self) -> Path:
+        """The run folder: as given, or the first free one of run, run-2, ...; the last one taken when resuming."""
+        if self.out is not None:
+            return self.out
+        number = 1
+        while _numbered(number).exists():
+            number += 1
+        return _numbered(max(1, number - 1) if self.resume else number)
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues this run."""
+        words = ["poise", "fit", str(self.data), "--target", self.target or "", "--out", str(self.folder)]
+        words += ["--time", f"{self.time:g}", "--seed", str(self.seed), "--recipe", self.recipe, "--resume"]
+        return shlex.join([*words, *(["--json"] if self.as_json else [])])
+
+
+def _numbered(number: int) -> Path:
+    return Path("run" if number == 1 else f"run-{number}")
+
+
+def run_fit(options: FitOptions) -> None:
+    """Fit, write the page, print the outcome."""
+    from poise import fit, write_page
+
+    if options.target is None:
+        raise _missing_target(options.data)
+    folder = options.folder
+    with showing_progress() as progress:
+        result = fit(
+            options.data,
+            target=options.target,
+            out=folder,
+            time_limit=options.time,
+            seed=options.seed,
+            recipe=_recipe(options.recipe),
+            resume=options.resume,
+            progress=progress,
+        )
+    write_page(result, folder / "report.html")
+    if options.as_json:
+        typer.echo(json.dumps(_plain(result), allow_nan=False))
+    else:
+        _print(result)
+
+
+def _recipe(text: str) -> Recipe | str:
+    from poise import from_toml
+
+    path = Path(text)
+    if path.suffix != ".toml" and not path.is_file():
+        return text
+    try:
+        return from_toml(path.read_text(encoding="utf-8"), source=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The recipe cannot be read: {error}.", where=str(path)) from error
+
+
+def _missing_target(data: Path) -> ConfigError:
+    from poise import infer_schema, read_table
+
+    schema = infer_schema(read_table(data))
+    listed = ", ".join(f"{visible(column.name)} ({column.kind})" for column in schema.columns)
+    return ConfigError(
+        "The column to predict is missing.", where="--target", repair=f"Give one with --target. The columns: {listed}."
+    )
+
+
+def _plain(result: FitResult) -> dict[str, object]:
+    plain = asdict(result)
+    for candidate, one in zip(plain["candidates"], result.candidates, strict=True):
+        del candidate["history"]
+        candidate["gap"] = one.gap
+    return plain
+
+
+def _print(result: FitResult) -> None:
+    header = ("network", f"train {result.score_name}", f"test {result.score_name} (95 %)", "gap", "epochs", "seconds")
+    rows = [
+        (
+            ("* " if one.chosen else "  ") + visible(one.name),
+            f"{one.train_score:.4f}",
+            f"{one.test_score.value:.4f} [{one.test_score.low:.4f}, {one.test_score.high:.4f}]",
+            f"{one.gap:+.4f}",
+            str(one.epochs or ""),
+            f"{one.seconds:.1f}",
+        )
+        for one in result.candidates
+    ]
+    print_table(header, rows)
+    typer.echo(f"* chosen by validation. Gap: test {result.loss_name} minus training {result.loss_name}.")
+    typer.echo(result.verdict)
+    for warning in result.warnings:
+        typer.echo(f"Note: {visible(warning, max_length=400)}")
+    typer.echo(f"Report: {visible(Path(result.run_folder) / 'report.html', max_length=400)}")

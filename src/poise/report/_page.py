@@ -1,0 +1,50 @@
+"""The report page: one file, no scripts, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from poise._text import visible
+from poise.estimators import FitResult
+from poise.report._displays import GapChart, LearningCurves, to_svg
+
+
+def write_page(result: FitResult, path: str | Path) -> None:
+    """Write the report of a fit as one HTML file: escaped, with inline pictures, without scripts.
+
+    Args:
+        result: What `fit` returned.
+        path: Of the file; replaced at once, never left half-written.
+
+    Example:
+        >>> import pathlib, polars, tempfile
+        >>> from poise import fit, write_page
+        >>> table = polars.DataFrame({"x": list(range(60)), "z": ["a", "b"] * 30})
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     page = pathlib.Path(folder, "report.html")
+        ...     write_page(fit(table, target="z", recipe="bare"), page)
+        ...     page.read_text(encoding="utf-8").startswith("<!doctype html>")
+        True
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("poise.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["visible"] = visible
+    networks = [one for one in result.candidates if one.history]
+    # The SVG is our own: its text is drawn as paths, so it holds no name as text.
+    page = environment.get_template("template.html").render(
+        result=result,
+        gap_chart=Markup(to_svg(GapChart(result.candidates, result.loss_name).plot, width=7, height=2.8)),  # noqa: S704
+        curves=[
+            Markup(to_svg(LearningCurves(one, result.loss_name).plot, width=3.4, height=2.4))  # noqa: S704
+            for one in networks
+        ],
+    )
+    target = Path(path)
+    temporary = target.with_name(f"{target.name}.tmp{os.getpid()}")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(target)
