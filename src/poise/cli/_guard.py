@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import warnings
@@ -42,7 +43,7 @@ def guarded(command: Callable[[], None], *, as_json: bool, resume: str = "") -> 
             _fail(INTERRUPTED, as_json, "Interrupted", what="Interrupted.", repair=repair)
         except BrokenPipeError:
             # The reader of our output has gone, for example `| head`; there is nobody left to tell.
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - closed by the interpreter at exit
             raise typer.Exit(FAILED) from None
         except OSError as error:
             repair = "See that the folder exists, can be written and has room."

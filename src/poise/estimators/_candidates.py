@@ -161,5 +161,5 @@ def _fitted_plans(plans: list[Plan], data: Dataset, engine: Engine, options: Tra
     fitted = within_time(plans, data, engine, options.time_limit or 0.0)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, to_json([plan.recipe.budget.max_epochs for plan in fitted]))
+        write_atomically(path, to_json([plan.max_epochs for plan in fitted]))
     return fitted

@@ -205,7 +205,7 @@ def _reporting(progress: Callable[[Progress], None] | None, num_networks: int) -
                 index=index,
                 num_networks=num_networks,
                 epoch=state.epoch,
-                max_epochs=plan.recipe.budget.max_epochs,
+                max_epochs=plan.max_epochs,
                 val_loss=last.val_loss if last else math.inf,
                 seconds=last.seconds if last else 0.0,
             )

@@ -25,10 +25,10 @@ def within_time(plans: Sequence[Plan], data: Dataset, engine: Engine, seconds: f
     paces = [_seconds_per_epoch(plan, data, engine) for plan in plans]
     left = max(0.0, seconds - (time.perf_counter() - started))
     fitted = list(plans)
-    by_need = sorted(range(len(plans)), key=lambda index: paces[index] * plans[index].recipe.budget.max_epochs)
+    by_need = sorted(range(len(plans)), key=lambda index: paces[index] * plans[index].max_epochs)
     for position, index in enumerate(by_need):
         share = left / (len(plans) - position)
-        epochs = min(plans[index].recipe.budget.max_epochs, max(1, int(share / paces[index])))
+        epochs = min(plans[index].max_epochs, max(1, int(share / paces[index])))
         fitted[index] = plans[index].with_max_epochs(epochs)
         left -= epochs * paces[index]
     return fitted

@@ -74,7 +74,7 @@ class Fleet:
                 saved_at = time.monotonic()
             return goes_on
 
-        until = max((plan.recipe.budget.max_epochs for plan in self.plans), default=0)
+        until = max((plan.max_epochs for plan in self.plans), default=0)
         self.engine.advance(self.plans, self.states, self.data, until_epoch=until, on_epoch=after_epoch)
         return self.states
 

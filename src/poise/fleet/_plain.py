@@ -108,7 +108,7 @@ class _Training:
         self.statistics = flatten_(running_statistics(self.network), plan.dtype)
         self.lr_factor = self._lr_factor()
         self.bounds = batch_bounds(len(plan.train_rows), plan.recipe.budget.batch_size)
-        self.num_steps = len(self.bounds) * plan.recipe.budget.max_epochs
+        self.num_steps = len(self.bounds) * plan.max_epochs
 
     def _lr_factor(self) -> Tensor | float:
         factor = self.recipe.optimizer.bias_lr
@@ -252,7 +252,7 @@ class _Training:
         val_losses = [record.val_loss for record in self.state.history]
         if any(method.should_stop(val_losses) for method in self.recipe.of(StopMethod)):
             self.state.stopped = "early"
-        if self.state.epoch >= self.recipe.budget.max_epochs:
+        if self.state.epoch >= self.plan.max_epochs:
             self.state.stopped = "budget"
 
 

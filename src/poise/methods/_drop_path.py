@@ -16,7 +16,8 @@ from poise.nn import DropPath as DropPathLayer
 class DropPath(NetworkMethod):
     """Skips the residual branch of each row with probability p_l = p · l / (L - 1), block l of 0 … L - 1.
 
-    y_i = x_i · m_i / (1 - p_l), m_i ~ Bernoulli(1 - p_l) for row i. In eval mode it is the identity.
+    y_i = x_i · m_i / (1 - p_l), m_i ~ Bernoulli(1 - p_l) for row i; a single block has p_l = p. In eval mode it is the
+    identity.
 
     Args:
         p: Drop probability of the last block, in [0, 1), or a schedule. Search: [0, 0.3].

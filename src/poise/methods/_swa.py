@@ -35,6 +35,7 @@ class SWA(AverageMethod):
     def rate(self, clock: Clock) -> float:
         if not clock.ends_epoch:
             return 0.0
-        before = math.floor(self.swa_start * clock.num_steps / clock.epoch_steps)
+        # A share such as 0.57 of 100 epochs is 57 only up to rounding.
+        before = math.floor(self.swa_start * clock.num_steps / clock.epoch_steps + 1e-9)
         num_averaged = clock.step // clock.epoch_steps - before
         return 1 / num_averaged if num_averaged > 0 else 0.0

@@ -21,7 +21,7 @@ from poise.methods import (
 )
 from poise.recipe._recipe import AdamW, Budget, Network, Recipe
 
-_BUDGET = Budget(max_epochs=60, batch_size=128)
+_BUDGET = Budget()
 
 KNOWN: Mapping[str, Recipe] = MappingProxyType(
     {

@@ -12,6 +12,8 @@ from poise.methods._bases import Method
 from poise.nn import ACTIVATIONS, Structure
 
 M = TypeVar("M", bound=Method)
+_STEPS = 2500
+_EPOCHS = (40, 200)
 _POSITIVE = Interval(0, low_open=True)
 
 
@@ -47,16 +49,25 @@ class Budget:
     """How long to train.
 
     Args:
-        max_epochs: Upper bound of passes over the training rows, ≥ 1; schedules span it.
+        max_epochs: Upper bound of passes over the training rows, ≥ 1; schedules span it. None suits the table: as many
+            as make 2,500 steps, but at least 40 and at most 200.
         batch_size: Rows of a batch, ≥ 1. The last batch of an epoch is never a single row: it joins its neighbor.
     """
 
-    max_epochs: int = 100
+    max_epochs: int | None = None
     batch_size: int = 128
 
     def __post_init__(self) -> None:
-        check_integer("max_epochs", self.max_epochs, Interval(1))
+        if self.max_epochs is not None:
+            check_integer("max_epochs", self.max_epochs, Interval(1))
         check_integer("batch_size", self.batch_size, Interval(1))
+
+    def epochs_for(self, num_rows: int) -> int:
+        """`max_epochs`, or what suits `num_rows` training rows."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        fewest, most = _EPOCHS
+        return max(fewest, min(most, _STEPS * self.batch_size // max(1, num_rows)))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -173,7 +174,7 @@ _RULES = (
         "E08", "warning", "EarlyStopping with a patience as long as the training never stops it.",
         "Lower `patience`, or raise `max_epochs`.",
         lambda recipe: _has(EarlyStopping)(recipe)
-        and (recipe.get(EarlyStopping) or EarlyStopping()).patience > recipe.budget.max_epochs,
+        and (recipe.get(EarlyStopping) or EarlyStopping()).patience >= (recipe.budget.max_epochs or math.inf),
     ),
     _rule(
         "E09", "warning", "LabelSmoothing and Mixup both soften the targets.", "Keep one of them.",

@@ -66,7 +66,7 @@ def from_toml(text: str, *, source: str = "recipe") -> Recipe:
     """
     try:
         plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also integers of thousands of digits, and endless nesting
         raise ConfigError(f"This is not TOML: {error}.", where=source) from error
     _check_keys(plain, {*_SECTIONS, "methods"}, source)
     sections = {name: _build(kind, plain.get(name, {}), f"{source}: {name}") for name, kind in _SECTIONS.items()}
@@ -83,7 +83,7 @@ def _to_plain(value: Any) -> dict[str, Any]:
         item = getattr(value, one.name)
         if isinstance(item, Schedule):
             plain[one.name] = {"kind": type(item).__name__, **_to_plain(item)}
-        else:
+        elif item is not None:  # TOML has no word for it; what is left out has its default
             plain[one.name] = list(item) if isinstance(item, tuple) else item
     return plain
 

@@ -40,7 +40,7 @@ def write_page(result: FitResult, path: str | Path) -> None:
         result=result,
         gap_chart=Markup(to_svg(GapChart(result.candidates, result.loss_name).plot, width=7, height=2.8)),  # noqa: S704
         curves=[
-            Markup(to_svg(LearningCurves(one, result.loss_name).plot, width=3.4, height=2.4))  # noqa: S704
+            Markup(to_svg(LearningCurves(one, result.loss_name).plot, width=3.15, height=2.3))  # noqa: S704
             for one in networks
         ],
     )

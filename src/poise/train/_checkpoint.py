@@ -47,6 +47,13 @@ def to_json(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
+def _digest(tensors: bytes, numbers: Any) -> str:
+    """SHA-256 of both halves of a state, so that a damaged number is found like a damaged tensor."""
+    digest = hashlib.sha256(tensors)
+    digest.update(to_json(numbers))
+    return digest.hexdigest()
+
+
 def save_state(state: State, folder: Path, name: str) -> None:
     """Write `name.json` and the tensor file it points to; the JSON comes last and makes the checkpoint valid.
 
@@ -55,12 +62,12 @@ def save_state(state: State, folder: Path, name: str) -> None:
         folder: Exists.
         name: Of the checkpoint within the folder.
     """
-    tensors = pack_tensors(state.tensors)
-    digest = hashlib.sha256(tensors).hexdigest()
+    tensors, numbers = pack_tensors(state.tensors), state.numbers()
+    digest = _digest(tensors, numbers)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
     write_atomically(tensor_file, tensors)
-    numbers = {"numbers": state.numbers(), "tensors": tensor_file.name, "sha256": digest}
-    write_atomically(folder / f"{name}.json", to_json(numbers))
+    content = {"numbers": numbers, "tensors": tensor_file.name, "sha256": digest}
+    write_atomically(folder / f"{name}.json", to_json(content))
     for old in folder.glob(f"{name}-*.safetensors"):
         if old != tensor_file:
             old.unlink(missing_ok=True)
@@ -76,11 +83,11 @@ def load_state(folder: Path, name: str) -> State | None:
     if not path.exists():
         return None
     try:
-        numbers = json.loads(path.read_bytes())
-        content = (folder / Path(numbers["tensors"]).name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != numbers["sha256"]:
-            raise ValueError("the tensor file does not match its digest")
-        return State.from_numbers(load(content), numbers["numbers"])
+        content = json.loads(path.read_bytes())
+        tensors = (folder / Path(content["tensors"]).name).read_bytes()
+        if _digest(tensors, content["numbers"]) != content["sha256"]:
+            raise ValueError("it does not match its digest")
+        return State.from_numbers(load(tensors), content["numbers"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ResumeError(
             f"The checkpoint cannot be read: {error}.", where=str(path), repair="Start the run anew in an empty folder."

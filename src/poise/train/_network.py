@@ -71,4 +71,5 @@ def _site(recipe: Recipe, kind: SiteKind, num_features: int, index: int) -> Site
     # In a plain block the norm comes first, so only what follows the last block is behind every norm. A residual
     # block's own norm comes before its dropout as well, and the stream reaches the norm of the next block.
     follows = normalized and (kind == "input" or not is_last)
-    return Site(kind, num_features, index / max(1, depth - 1), follows)
+    # A single block is the last one: it gets all of a strength that grows with depth.
+    return Site(kind, num_features, index / (depth - 1) if depth > 1 else 1.0, follows)

@@ -61,6 +61,11 @@ class Plan:
         """The root of this training's random numbers."""
         return Key(self.seed)
 
+    @property
+    def max_epochs(self) -> int:
+        """Upper bound of passes over the training rows."""
+        return self.recipe.budget.epochs_for(len(self.train_rows))
+
     def with_max_epochs(self, max_epochs: int) -> Plan:
         """The same plan on another budget; its schedules stretch or shrink with it."""
         return replace(self, recipe=replace(self.recipe, budget=replace(self.recipe.budget, max_epochs=max_epochs)))

@@ -151,6 +151,8 @@ VALUES = [
     ("EMA", lambda: EMA(decay=0.9).rate(Clock(500, 10, 1000)), 0.1),
     ("SWA", lambda: swa_rates(0.5, (50, 55, 60, 70, 80)), [0, 0, 1, 1 / 2, 1 / 3]),
     ("SWA", lambda: swa_rates(0.75, (70, 80, 90, 100)), [0, 1, 1 / 2, 1 / 3]),
+    ("SWA", lambda: SWA(swa_start=0.57).rate(Clock(570, epoch_steps=10, num_steps=1000)), 0),
+    ("SWA", lambda: SWA(swa_start=0.57).rate(Clock(580, epoch_steps=10, num_steps=1000)), 1),
     (
         "EarlyStopping",
         lambda: [EarlyStopping(patience=2).should_stop([3.0, 1.0, 2.0, 1.0, 0.5][:epoch]) for epoch in range(6)],
