@@ -48,7 +48,15 @@ def fit(
     out: Annotated[
         Path | None, typer.Option("--out", help="Run folder; run, run-2, ... if not given.", show_default=False)
     ] = None,
-    time: Annotated[float, typer.Option("--time", help="Seconds for all trainings together.", min=1)] = 300.0,
+    time: Annotated[
+        float | None,
+        typer.Option(
+            "--time",
+            help="Seconds for all trainings together; 40, or a second for every 100 rows.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Names all random numbers.", min=0)] = 0,
     recipe: Annotated[str, typer.Option("--recipe", help="auto, the name of a known recipe, or a TOML file.")] = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,

@@ -26,7 +26,7 @@ class FitOptions:
     data: Path
     target: str | None
     out: Path | None
-    time: float
+    time: float | None
     seed: int
     recipe: str
     resume: bool
@@ -46,7 +46,8 @@ class FitOptions:
     def resume_command(self) -> str:
         """The command that continues this run."""
         words = ["poise", "fit", str(self.data), "--target", self.target or "", "--out", str(self.folder)]
-        words += ["--time", f"{self.time:g}", "--seed", str(self.seed), "--recipe", self.recipe, "--resume"]
+        words += [] if self.time is None else ["--time", f"{self.time:g}"]
+        words += ["--seed", str(self.seed), "--recipe", self.recipe, "--resume"]
         return shlex.join([*words, *(["--json"] if self.as_json else [])])
 
 
@@ -66,7 +67,7 @@ def run_fit(options: FitOptions) -> None:
             options.data,
             target=options.target,
             out=folder,
-            time_limit=options.time,
+            time_limit="auto" if options.time is None else options.time,
             seed=options.seed,
             recipe=_recipe(options.recipe),
             resume=options.resume,

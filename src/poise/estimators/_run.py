@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from poise._checks import Interval, check_real
 from poise._errors import ConfigError, DataError
 from poise._random import Key
 from poise.data import (
@@ -38,6 +39,8 @@ from poise.recipe import KNOWN, Recipe, known, validate_recipe
 from poise.train import Binary, Dataset, Multiclass, Plan, Regression, State, Task
 
 TEST_FRACTION = 0.2
+_LEAST_SECONDS = 40.0
+_ROWS_PER_SECOND = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,7 @@ def fit(
     *,
     target: str,
     out: str | Path | None = None,
-    time_limit: float | None = None,
+    time_limit: float | Literal["auto"] | None = None,
     seed: int = 0,
     recipe: Recipe | str = "auto",
     resume: bool = False,
@@ -71,7 +74,9 @@ def fit(
         data: Path of a CSV, TSV or Parquet file, or a frame.
         target: Name of the column to predict.
         out: Run folder for bundle, config, metrics and checkpoints; None keeps nothing on disk.
-        time_limit: Seconds for all trainings together, > 0, or None.
+        time_limit: Seconds for all trainings together, > 0; None for no limit; "auto" for 40 seconds, for large tables
+            a second for every 100 rows. Epochs are planned to fit, so a limit that binds makes the result depend on the
+            machine's speed.
         seed: Names all random numbers.
         recipe: "auto" for all known recipes, or one by name or value, which is then compared with the bare network.
         resume: Continue the run in `out`.
@@ -97,9 +102,10 @@ def fit(
     recipes = _recipes(recipe)
     source = str(data) if isinstance(data, str | Path) else "a table in memory"
     table = _read(data, target, seed)
+    seconds = _seconds(time_limit, table.learn.table.height)
     with RunFolder(out, resume=resume) as folder:
-        folder.write_config(source=source, target=target, seed=seed, time_limit=time_limit, recipes=recipes)
-        options = TrainingOptions(seed, time_limit=time_limit, folder=folder.checkpoints)
+        folder.write_config(source=source, target=target, seed=seed, time_limit=seconds, recipes=recipes)
+        options = TrainingOptions(seed, time_limit=seconds, folder=folder.checkpoints)
         candidates = train_candidates(table.learn, table.task, recipes, options, _reporting(progress, len(recipes)))
         baseline = Baseline(candidates.data, table.task, seed)
         scored = score_candidates(candidates, baseline, table.test, Key(seed).stream("bootstrap"))
@@ -117,7 +123,7 @@ def fit(
             verdict=verdict(scored, table.task),
             seconds=time.perf_counter() - started,
             run_folder="" if out is None else str(out),
-            warnings=table.warnings + _failures(candidates),
+            warnings=table.warnings + _training_notes(candidates, recipes),
             environment=folder.environment(seed),
         )
         folder.finish(result, _estimator(candidates, table), target)
@@ -148,7 +154,11 @@ def _read(data: Any, target: str, seed: int) -> _Table:
 
 
 def check_target(table: pl.DataFrame, target: str) -> None:
-    """Raise ConfigError, with the nearest names, unless `target` is a column of `table`."""
+    """Raise ConfigError, with the nearest names, unless `target` is a column of `table`.
+
+    Example:
+        >>> check_target(pl.DataFrame({"age": [1], "city": ["a"]}), "age")
+    """
     if target in table.columns:
         return
     near = difflib.get_close_matches(target, table.columns, n=3)
@@ -178,8 +188,23 @@ def _notes(features: pl.DataFrame, schema: Schema, split: Split) -> tuple[str, .
     return (f"{shared:,} of {len(split.test):,} test rows have the same features as a training row.",)
 
 
-def _failures(candidates: Candidates) -> tuple[str, ...]:
-    return tuple(f"The network of recipe {name!r} ended with non-finite weights." for name in candidates.failed)
+def _training_notes(candidates: Candidates, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+    failed = [f"The network of recipe {name!r} ended with non-finite weights." for name in candidates.failed]
+    cut = [
+        f"{one.name} to {one.plan.max_epochs} epochs"
+        for one in candidates.trained
+        if one.plan.max_epochs < recipes[one.name].budget.epochs_for(len(one.plan.train_rows))
+        or one.state.stopped == "time"
+    ]
+    return (*failed, *([f"The time limit cut {', '.join(cut)}; more time may do better."] if cut else []))
+
+
+def _seconds(time_limit: float | Literal["auto"] | None, num_rows: int) -> float | None:
+    if time_limit == "auto":
+        return max(_LEAST_SECONDS, num_rows / _ROWS_PER_SECOND)
+    if time_limit is not None:
+        check_real("time_limit", time_limit, Interval(0, low_open=True))
+    return time_limit
 
 
 def _estimator(candidates: Candidates, table: _Table) -> PoiseClassifier | PoiseRegressor:

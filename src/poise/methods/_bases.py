@@ -91,6 +91,10 @@ class Site:
         num_features: Width at the spot.
         depth: Position of its block, 0 for the first and 1 for the last.
         before_batch_norm: Whether a batch normalization lies downstream.
+
+    Example:
+        >>> Site("branch", 64, depth=0.5)
+        Site(kind='branch', num_features=64, depth=0.5, before_batch_norm=False)
     """
 
     kind: SiteKind
@@ -136,7 +140,13 @@ class Forward:
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter with its role. For a kernel, axis 0 counts the output units and the rest are their inputs."""
+    """A parameter with its role. For a kernel, axis 0 counts the output units and the rest are their inputs.
+
+    Example:
+        >>> import torch
+        >>> Weight(torch.zeros(2, 3), "kernel").role
+        'kernel'
+    """
 
     tensor: Tensor
     role: Role
@@ -192,7 +202,12 @@ class UpdateMethod(Method):
 
 @dataclass(frozen=True)
 class Clock:
-    """Where a training stands: `step` optimizer steps are done, of `num_steps`, with `epoch_steps` an epoch."""
+    """Where a training stands: `step` optimizer steps are done, of `num_steps`, with `epoch_steps` an epoch.
+
+    Example:
+        >>> Clock(step=30, epoch_steps=10, num_steps=40).progress
+        0.75
+    """
 
     step: int
     epoch_steps: int

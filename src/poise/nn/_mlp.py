@@ -32,6 +32,10 @@ class Structure:
         depth: Hidden layers or residual blocks, ≥ 1.
         activation: Name of the nonlinearity.
         residual: Whether blocks add to a stream.
+
+    Example:
+        >>> Structure(width=64, depth=2).depth
+        2
     """
 
     width: int = 256

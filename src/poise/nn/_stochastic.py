@@ -50,7 +50,15 @@ class Stochastic(nn.Module, ABC):
 
 
 def assign_keys(network: nn.Module, key: Key) -> None:
-    """Give every stochastic layer of `network` a stream of `key`, named by its place, and step 0."""
+    """Give every stochastic layer of `network` a stream of `key`, named by its place, and step 0.
+
+    Example:
+        >>> from poise.nn import Dropout
+        >>> network = nn.Sequential(Dropout(p=0.5), Dropout(p=0.5))
+        >>> assign_keys(network, Key(0))
+        >>> network[0].key == network[1].key
+        False
+    """
     for name, layer in network.named_modules():
         if isinstance(layer, Stochastic):
             layer.key = key.stream("mask", name)
@@ -58,7 +66,16 @@ def assign_keys(network: nn.Module, key: Key) -> None:
 
 
 def set_step(network: nn.Module, step: int) -> None:
-    """Let every stochastic layer of `network` draw the numbers of `step` next."""
+    """Let every stochastic layer of `network` draw the numbers of `step` next.
+
+    Example:
+        >>> from poise.nn import Dropout
+        >>> network, x = Dropout(p=0.5), torch.ones(100)
+        >>> first = network(x)
+        >>> set_step(network, 0)
+        >>> bool((network(x) == first).all())
+        True
+    """
     for layer in network.modules():
         if isinstance(layer, Stochastic):
             layer.step = step

@@ -24,6 +24,10 @@ class TabularShape:
         cardinalities: Buckets of each category column.
         bins: (num_continuous, T + 1) edges of a piecewise-linear encoding, or None.
         embedding_dim: Largest size of a category's vector, ≥ 1.
+
+    Example:
+        >>> TabularShape(num_continuous=2, num_numeric=3, cardinalities=(4,)).cardinalities
+        (4,)
     """
 
     num_continuous: int

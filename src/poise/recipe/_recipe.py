@@ -27,6 +27,10 @@ class AdamW:
         beta2: Decay of the squared gradient's average, in [0, 1).
         eps: Added to the root of the squared gradient's average, > 0.
         bias_lr: Factor on the learning rate of biases, ≥ 0.
+
+    Example:
+        >>> AdamW(lr=Cosine(2e-3), beta2=0.95).lr.at(0.5)
+        0.001
     """
 
     lr: Strength = field(default_factory=lambda: Cosine(1e-3))
@@ -52,6 +56,10 @@ class Budget:
         max_epochs: Upper bound of passes over the training rows, ≥ 1; schedules span it. None suits the table: as many
             as make 2,500 steps, but at least 40 and at most 200.
         batch_size: Rows of a batch, ≥ 1. The last batch of an epoch is never a single row: it joins its neighbor.
+
+    Example:
+        >>> Budget().epochs_for(3200), Budget(max_epochs=10).epochs_for(3200)
+        (100, 10)
     """
 
     max_epochs: int | None = None
@@ -82,6 +90,10 @@ class Network:
         numeric: "robust" (median and quartiles, smooth clip) or "quantile" (normal scores).
         num_bins: Bins of the piecewise-linear encoding of numbers; 0 for none.
         embedding_dim: Largest size of a category's embedding, ≥ 1.
+
+    Example:
+        >>> Network(width=128, depth=2).structure
+        Structure(width=128, depth=2, activation='relu', residual=False)
     """
 
     width: int = 256

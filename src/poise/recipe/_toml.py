@@ -61,7 +61,7 @@ def from_toml(text: str, *, source: str = "recipe") -> Recipe:
 
     Example:
         >>> from poise import from_toml
-        >>> from_toml('[[methods]]\nkind = "Dropout"\\np = { kind = "Linear", start = 0.0, end = 0.5 }').methods
+        >>> from_toml('[[methods]]\nkind = "Dropout"\np = { kind = "Linear", start = 0.0, end = 0.5 }').methods
         (Dropout(p=Linear(start=0.0, end=0.5), input_p=0.0, where='auto'),)
     """
     try:

@@ -71,6 +71,12 @@ def test_initial_vectors_are_named_and_have_length_one_on_average():
     assert torch.equal(again.tables[0].weight, layer.tables[0].weight)
 
 
+def test_the_vector_of_unknown_categories_begins_as_zero():
+    layer = CategoricalEmbedding((4, 9), max_dim=3, key=Key(0))
+    assert torch.equal(layer(torch.zeros(1, 2, dtype=torch.int64)), torch.zeros(1, 5))
+    assert layer(torch.ones(1, 2, dtype=torch.int64)).ne(0).all()
+
+
 def test_gradient_reaches_only_the_rows_that_are_read():
     layer = CategoricalEmbedding((6,), key=Key(0))
     layer(torch.tensor([[2], [2], [5]])).sum().backward()

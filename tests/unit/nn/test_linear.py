@@ -15,6 +15,7 @@ def test_weights_are_a_function_of_the_key_alone():
     assert torch.equal(one.bias, other.bias)
     assert torch.equal(Linear(4, 3, bias=False, key=Key(0)).weight, one.weight)
     assert not torch.equal(Linear(4, 3, key=Key(1)).weight, one.weight)
+    assert not torch.equal(Linear(1, 3, key=Key(0)).weight[:, 0], Linear(1, 3, key=Key(0)).bias)
 
 
 def test_without_a_key_torch_decides():
