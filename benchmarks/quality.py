@@ -11,6 +11,7 @@ import argparse
 import json
 import platform
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -95,10 +96,12 @@ def page(summaries: Sequence[Summary], num_seeds: int) -> str:
         [
             "# What regularization buys, as measured",
             "",
-            "`python -m benchmarks.quality` wrote this page. Each table is fitted with the defaults of `poise.fit` for "
-            f"{num_seeds} seed(s); a seed names the split into training, validation and test rows as well as the "
-            "weights. Losses are means over seeds of the loss on the test rows: cross-entropy in nats, or squared "
-            "error in units of the target's variance. Lower is better.",
+            _wrapped(
+                "`python -m benchmarks.quality` wrote this page. Each table is fitted with the defaults of `poise.fit` "
+                f"for {num_seeds} seed(s); a seed names the split into training, validation and test rows as well as "
+                "the weights. Losses are means over seeds of the loss on the test rows: cross-entropy in nats, or "
+                "squared error in units of the target's variance. Lower is better."
+            ),
             "",
             f"The chosen network has a lower mean test loss than the bare one on {num_better} of {len(summaries)} "
             "tables.",
@@ -115,13 +118,19 @@ def page(summaries: Sequence[Summary], num_seeds: int) -> str:
             "",
             "## Where",
             "",
-            f"{_processor()}, {first.environment['cores']} cores, {first.environment['threads']} thread(s) a process; "
-            f"{versions}.",
+            _wrapped(
+                f"{_processor()}, {first.environment['cores']} cores, {first.environment['threads']} thread(s) a "
+                f"process; {versions}."
+            ),
             "",
             "The origin of wa_churn is unclear. The tables are described in `benchmarks/datasets.py`.",
             "",
         ]
     )
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _losses(summaries: Sequence[Summary]) -> list[str]:

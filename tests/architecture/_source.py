@@ -6,7 +6,6 @@ import ast
 from functools import cache
 from pathlib import Path
 
-
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "poise"
 

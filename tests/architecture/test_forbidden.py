@@ -27,9 +27,14 @@ TEXTS = sorted(
     and path.is_file()
     and "__pycache__" not in path.parts
 ) + [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "pyproject.toml", "Makefile")]
+TEXTS += [ROOT / name for name in ("constraints.txt", ".gitignore")]
+MOST_LINES = 320
 # Spelled in pieces, so that this file does not hold what it forbids.
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 ONE_MACHINE = re.compile(r"(?<![\w.])/(ho" r"me|ro" r"ot|wo" r"rk|Us" r"ers)/[\w.]|C:\\Us" r"ers")
+REGISTRY = re.compile(
+    r"[i]ndex-url|[I]NDEX_URL|[f]ind-links|[p]ypi\.|[p]ythonhosted|[a]rtifactory|://[^/\s]*/[s]imple\b"
+)
 
 
 def dotted(node: ast.expr) -> str:
@@ -92,11 +97,23 @@ def test_no_file_without_a_meaning():
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_unfinished_work_and_no_path_of_one_machine(path):
+def test_no_unfinished_work_no_path_of_one_machine_and_no_registry(path):
     text = path.read_text(encoding="utf-8")
-    for pattern in (UNFINISHED, ONE_MACHINE):
+    for pattern in (UNFINISHED, ONE_MACHINE, REGISTRY):
         hit = pattern.search(text)
         assert hit is None, f"{hit.group()!r} in line {text[: hit.start()].count(chr(10)) + 1}"
+
+
+@pytest.mark.parametrize(
+    "pieces", [("--index", "-url x"), ("https://py", "pi.org/x"), ("https://a.b/sim", "ple/torch")]
+)
+def test_registries_are_found(pieces):
+    assert REGISTRY.search("".join(pieces))
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_no_file_is_too_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
 def test_src_is_what_is_tested():

@@ -9,7 +9,15 @@ import sys
 import pytest
 
 HEAVY = ("torch", "numpy", "scipy", "sklearn", "polars", "pandas", "pyarrow", "narwhals", "matplotlib", "jinja2")
-HELP = "import sys; sys.argv = ['poise', {arguments}]\ntry:\n    from poise.cli import main; main()\nexcept SystemExit: pass"
+HELP = """
+import sys
+sys.argv = ["poise", {arguments}]
+try:
+    from poise.cli import main
+    main()
+except SystemExit:
+    pass
+"""
 
 
 def heavy_after(code: str) -> list[str]:

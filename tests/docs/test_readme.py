@@ -5,15 +5,19 @@ from __future__ import annotations
 import doctest
 import re
 import shlex
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 import typer.main
 
 from poise import from_toml
 from poise.cli._app import app
+from poise.methods import METHODS
+from poise.recipe import KNOWN
+from poise.recipe._rules import _RULES
 
-from ..architecture._source import ROOT
-
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "README.md", *(ROOT / "docs").glob("*.md")]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -80,3 +84,23 @@ def test_a_wrong_block_is_noticed(tmp_path):
     assert line == 4
     with pytest.raises(AssertionError, match="Expected"):
         run_session(text, {}, page, line)
+
+
+def test_the_page_of_methods_says_what_the_code_does():
+    lines = (ROOT / "docs" / "methods.md").read_text("utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    by_name = {row[0].strip("`"): row for row in rows}
+    assert list(by_name) == list(METHODS)
+    for name, method in METHODS.items():
+        _, place, _, strengths, structural, _ = by_name[name]
+        assert place == method.place
+        for one in fields(method):
+            cell = strengths if one.metadata["strength"] else structural
+            assert f"`{one.name}={one.default!r}`" in cell, (name, one.name)
+
+
+def test_the_page_of_recipes_names_every_recipe_and_rule():
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    assert re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE) == list(KNOWN)
+    listed = dict(re.findall(r"^\| ([A-Z]\d\d[\w-]*) \| .* \| (error|warning) \|$", text, re.MULTILINE))
+    assert listed == {rule.issue.id: rule.issue.severity for rule in _RULES}

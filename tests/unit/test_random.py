@@ -77,7 +77,7 @@ def test_streams_steps_seeds_and_neighbors_are_uncorrelated(draw):
     bound = 4.5 / math.sqrt(num)
     for name, key in others.items():
         assert abs(correlation(base, getattr(key, draw)(num, **settings))) < bound, name
-    for lag in (1, 2, 4, num // 2, num // 4):
+    for lag in (1, 2, 4, num // 2, num // 4, num // 8):  # words and half-words lie that far apart
         assert abs(correlation(base[:-lag], base[lag:])) < 4.5 / math.sqrt(num - lag), lag
 
 
@@ -98,6 +98,14 @@ def test_normal_moments_and_law():
         assert np.mean(z**power) == pytest.approx(expected, abs=4 * math.sqrt(variance / MANY)), power
     assert stats.kstest(z, "norm").pvalue > 1e-3
     assert KEY.normal(7).shape == (7,)
+
+
+def test_normal_is_box_and_muller_of_numbers_that_are_never_zero():
+    drawn = words(KEY.seed, 0, 2).flatten().tolist()
+    radius = [math.sqrt(-2 * math.log((word + 0.5) / 2**32)) for word in drawn[:4]]
+    angle = [2 * math.pi * (word + 0.5) / 2**32 for word in drawn[4:]]
+    expected = [r * f(a) for f in (math.cos, math.sin) for r, a in zip(radius, angle, strict=True)]
+    assert KEY.normal(8, dtype=torch.float64).tolist() == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize("alpha", [0.1, 0.4, 1.0, 3.0])
@@ -132,3 +140,6 @@ def test_permutation_is_one_and_all_orders_are_as_likely():
     assert stats.chisquare(counts).pvalue > 1e-3
     fixed = int((KEY.permutation(100_000) == torch.arange(100_000)).sum())
     assert fixed < 8  # Poisson with mean 1
+    num = 100_000  # ties among the sorted numbers would keep their order and show as too many ascents
+    ascents = int((KEY.permutation(num).diff() > 0).sum())
+    assert ascents == pytest.approx((num - 1) / 2, abs=4 * math.sqrt((num + 1) / 12))

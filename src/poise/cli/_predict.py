@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from polars import DataFrame
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
@@ -15,23 +20,29 @@ def run_predict(run: Path, data: Path, out: Path | None, *, as_json: bool) -> No
     from poise import load, predict_table, read_table
 
     table = predict_table(load(run), read_table(data))
-    # A spreadsheet would run text that begins like a formula.
-    table = table.rename({name: _harmless(name) for name in table.columns})
-    if table["prediction"].dtype == "String":
-        table = table.with_columns(table["prediction"].map_elements(_harmless, return_dtype=table["prediction"].dtype))
     if as_json:
         typer.echo(json.dumps({"rows": table.to_dicts()}, allow_nan=False))
     elif out is None:
-        typer.echo(table.write_csv(), nl=False)
+        typer.echo(_to_csv(table), nl=False)
     if out is not None:
-        _write(out, table.write_csv())
+        _write(out, _to_csv(table))
 
 
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+def _to_csv(table: DataFrame) -> str:
+    from polars import Series, String
+
+    labels = table["prediction"]
+    if labels.dtype == String:
+        # A spreadsheet would run text that begins like a formula. The other headers begin with "probability".
+        harmless = [f"'{label}" if label.startswith(_FORMULA) else label for label in labels]
+        table = table.with_columns(Series("prediction", harmless))
+    return table.write_csv()
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")  # a device or a pipe must not be replaced by a file
+        return
+    temporary = path.with_name(f"{path.name}.tmp{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)

@@ -1,7 +1,7 @@
 """Estimators for tables, and the whole job from a file to a proven network."""
 
-from poise.estimators._bundle import load
 from poise.estimators._classifier import PoiseClassifier
+from poise.estimators._load import load
 from poise.estimators._predict import predict_table
 from poise.estimators._regressor import PoiseRegressor
 from poise.estimators._result import Candidate, ColumnNote, FitResult, Interval, Progress

@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 from poise._checks import Interval, check_real
 from poise._errors import ConfigError, DataError
 from poise.data import Schema, as_table, infer_schema
+from poise.estimators._bundle import save_bundle
 from poise.estimators._candidates import Candidates, Trained, TrainingOptions, train_candidates
 from poise.recipe import KNOWN, Recipe, known, validate_recipe
 from poise.train import Dataset, Predictor, Task
@@ -159,8 +160,6 @@ class PoiseEstimator(BaseEstimator):
         Args:
             path: Folder, made if missing; must be empty or hold an older bundle.
         """
-        from poise.estimators._bundle import save_bundle
-
         check_is_fitted(self, "predictor_")
         save_bundle(self, Path(path))
 

@@ -1,7 +1,4 @@
-"""A fitted network on disk: a folder of safetensors and JSON, with a SHA-256 manifest over every member.
-
-Nothing in it is code, and reading it imports nothing: recipes and tasks come from closed registries.
-"""
+"""A fitted network on disk: a folder of safetensors and JSON, with a SHA-256 manifest over every member."""
 
 from __future__ import annotations
 
@@ -10,80 +7,45 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load as unpack_tensors
 
 from poise._errors import BundleError, PoiseError
-from poise.estimators._base import PoiseEstimator
-from poise.estimators._classifier import PoiseClassifier
-from poise.estimators._regressor import PoiseRegressor
-from poise.recipe import from_toml, to_toml
-from poise.train import (
-    Binary,
-    Multiclass,
-    Predictor,
-    Regression,
-    State,
-    Task,
-    pack_tensors,
-    remove_leftovers,
-    to_json,
-    write_atomically,
-)
+from poise.recipe import Recipe, to_toml
+from poise.train import Predictor, pack_tensors, remove_leftovers, to_json, write_atomically
 
 FORMAT = 1
-_MANIFEST, _TENSORS, _MODEL = "manifest.json", "weights.safetensors", "model.json"
+TENSORS, MODEL = "weights.safetensors", "model.json"
+_MANIFEST = "manifest.json"
 _UNSERVED = ("weights", "statistics", "exp_avg", "exp_avg_sq", "average")
 
 
-def save_bundle(estimator: PoiseEstimator, folder: Path, *, target_name: str = "") -> None:
+class Fitted(Protocol):
+    """What a bundle keeps of an estimator; classes and feature names only where it has them."""
+
+    predictor_: Predictor
+    recipe_: Recipe
+    chosen_: str
+    n_features_in_: int
+
+
+def save_bundle(estimator: Fitted, folder: Path, *, target_name: str = "") -> None:
     """Write `estimator` to `folder`; the manifest comes last and makes the bundle valid."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     state = estimator.predictor_.state
     served = {name: tensor for name, tensor in state.tensors.items() if name not in _UNSERVED}
-    members = {_TENSORS: pack_tensors(served), _MODEL: to_json(_describe(estimator, target_name))}
+    members = {TENSORS: pack_tensors(served), MODEL: to_json(_describe(estimator, target_name))}
     for name, content in members.items():
         write_atomically(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
     write_atomically(folder / _MANIFEST, to_json({"format": FORMAT, "sha256": digests}))
 
 
-def load(path: str | Path) -> PoiseClassifier | PoiseRegressor:
-    """Read a bundle, or the bundle of a run folder.
-
-    Args:
-        path: Folder that `save` or `poise fit` wrote.
-
-    Returns:
-        The fitted estimator, ready to predict.
-
-    Raises:
-        BundleError: If anything is missing, added, changed by a single bit, or of another format version.
-
-    Example:
-        >>> import tempfile
-        >>> from sklearn.datasets import load_wine
-        >>> from poise import PoiseClassifier, load
-        >>> X, y = load_wine(return_X_y=True)
-        >>> model = PoiseClassifier(recipe="bare", random_state=0).fit(X, y)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     model.save(folder)
-        ...     bool((load(folder).predict(X) == model.predict(X)).all())
-        True
-    """
-    folder = Path(path)
-    folder = folder / "bundle" if (folder / "bundle").is_dir() else folder
-    with _refusing_damage(folder):
-        members = _verified_members(folder)
-        return _rebuild(json.loads(members[_MODEL]), unpack_tensors(members[_TENSORS]))
-
-
 @contextmanager
-def _refusing_damage(folder: Path) -> Iterator[None]:
+def refusing_damage(folder: Path) -> Iterator[None]:
+    """Whatever goes wrong in reading the bundle in `folder` becomes a BundleError."""
     try:
         yield
     except BundleError:
@@ -97,7 +59,12 @@ def _damaged(folder: Path, why: str) -> BundleError:
     return BundleError(f"The bundle cannot be trusted: {why}.", where=f"folder {str(folder)!r}", repair=repair)
 
 
-def _verified_members(folder: Path) -> dict[str, bytes]:
+def verified_members(folder: Path) -> dict[str, bytes]:
+    """The files of the bundle by name, after each was found to be what was written.
+
+    Raises:
+        BundleError: If anything is missing, added, changed by a single bit, or of another format version.
+    """
     if not (folder / _MANIFEST).is_file():
         raise BundleError(
             f"There is no bundle here: {_MANIFEST} is missing.",
@@ -106,7 +73,7 @@ def _verified_members(folder: Path) -> dict[str, bytes]:
         )
     raw = (folder / _MANIFEST).read_bytes()
     manifest = json.loads(raw)
-    members = {name: (folder / name).read_bytes() for name in (_TENSORS, _MODEL)}
+    members = {name: (folder / name).read_bytes() for name in (TENSORS, MODEL)}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
     if isinstance(manifest, dict) and manifest.get("format", FORMAT) != FORMAT:
         raise _damaged(folder, f"its format is {manifest['format']!r}, this Poise reads {FORMAT}")
@@ -120,7 +87,7 @@ def _verified_members(folder: Path) -> dict[str, bytes]:
     return members
 
 
-def _describe(estimator: PoiseEstimator, target_name: str) -> dict[str, Any]:
+def _describe(estimator: Fitted, target_name: str) -> dict[str, Any]:
     predictor = estimator.predictor_
     classes = getattr(estimator, "classes_", None)
     names = getattr(estimator, "feature_names_in_", None)
@@ -134,28 +101,3 @@ def _describe(estimator: PoiseEstimator, target_name: str) -> dict[str, Any]:
         "recipe": to_toml(estimator.recipe_),
         "state": predictor.state.numbers(),
     }
-
-
-def _rebuild(model: dict[str, Any], tensors: dict[str, Any]) -> PoiseClassifier | PoiseRegressor:
-    recipe, state = from_toml(model["recipe"]), State.from_numbers(tensors, model["state"])
-    estimator = PoiseRegressor(recipe=recipe) if model["task"] == "regression" else PoiseClassifier(recipe=recipe)
-    if isinstance(estimator, PoiseClassifier):
-        estimator.classes_ = _labels(model["classes"])
-    if model["feature_names"] is not None:
-        estimator.feature_names_in_ = np.array(model["feature_names"], dtype=object)
-    estimator.n_features_in_ = model["num_features"]
-    estimator.target_name_ = model["target_name"]
-    estimator.chosen_ = model["chosen"]
-    estimator._serve(recipe, Predictor(recipe, _task(model), state))
-    return estimator
-
-
-def _task(model: dict[str, Any]) -> Task:
-    if model["task"] == "regression":
-        return Regression()
-    return Binary() if model["task"] == "binary" else Multiclass(len(model["classes"]["labels"]))
-
-
-def _labels(classes: dict[str, Any]) -> Any:
-    kinds: dict[str, Any] = {"b": bool, "i": np.int64, "u": np.uint64, "f": np.float64, "U": str, "O": object}
-    return np.array(classes["labels"], dtype=kinds[classes["kind"]])

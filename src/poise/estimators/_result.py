@@ -66,6 +66,13 @@ class FitResult:
         verdict: One sentence on what regularization bought, with numbers.
         warnings: What the reader should know of the data or the run.
         environment: Versions, processor, threads, seed.
+
+    Example:
+        >>> import polars
+        >>> from poise import fit
+        >>> result = fit(polars.DataFrame({"x": list(range(60)), "z": ["a", "b"] * 30}), target="z", recipe="bare")
+        >>> result.chosen.name, result.score_name, result.num_test
+        ('bare', 'accuracy', 12)
     """
 
     source: str
@@ -92,7 +99,21 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a fit stands: reported after every epoch of every network."""
+    """Where a fit stands: reported after every epoch of every network.
+
+    Args:
+        name: Of the network's recipe.
+        index: Which network it is, from 0.
+        num_networks: How many there are.
+        epoch: Epochs done.
+        max_epochs: Epochs planned.
+        val_loss: Of this epoch.
+        seconds: Spent on this network.
+
+    Example:
+        >>> Progress("bare", 0, 5, epoch=3, max_epochs=40, val_loss=0.5, seconds=1.2).epoch
+        3
+    """
 
     name: str
     index: int

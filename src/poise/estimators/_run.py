@@ -154,7 +154,14 @@ def _read(data: Any, target: str, seed: int) -> _Table:
 
 
 def check_target(table: pl.DataFrame, target: str) -> None:
-    """Raise ConfigError, with the nearest names, unless `target` is a column of `table`.
+    """Refuse a target that is not a column of the table.
+
+    Args:
+        table: As `read_table` gives it.
+        target: Name of the column to predict.
+
+    Raises:
+        ConfigError: If there is no such column; the message holds the nearest names.
 
     Example:
         >>> check_target(pl.DataFrame({"age": [1], "city": ["a"]}), "age")

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from poise._errors import PoiseError
-from poise.estimators._bundle import load
 from poise.estimators._classifier import PoiseClassifier
+from poise.estimators._load import load
 from poise.kernels.reference import philox
 
 _PACKAGES = ("poise", "torch", "numpy", "scikit-learn", "polars", "safetensors")

@@ -13,10 +13,8 @@ from poise.methods import (
     BatchNorm,
     Dropout,
     EarlyStopping,
-    FeatureMask,
     GradientClip,
     MaxNorm,
-    Mixup,
     WeightDecay,
 )
 from poise.recipe._recipe import AdamW, Budget, Network, Recipe
@@ -27,13 +25,13 @@ KNOWN: Mapping[str, Recipe] = MappingProxyType(
     {
         "bare": Recipe(optimizer=AdamW(lr=Constant(1e-3)), budget=_BUDGET, network=Network(width=256, depth=2)),
         "dropout-2014": Recipe(
-            methods=(Dropout(p=0.5, input_p=0.1), MaxNorm(max_norm=3.0), EarlyStopping(patience=15)),
+            methods=(Dropout(p=0.5, input_p=0.1), MaxNorm(max_norm=3.0), EarlyStopping(patience=25)),
             optimizer=AdamW(lr=Cosine(2e-3)),
             budget=_BUDGET,
             network=Network(width=256, depth=2),
         ),
         "batchnorm-2015": Recipe(
-            methods=(BatchNorm(), WeightDecay(weight_decay=0.02), EarlyStopping(patience=15)),
+            methods=(BatchNorm(), WeightDecay(weight_decay=0.02), EarlyStopping(patience=25)),
             optimizer=AdamW(lr=Cosine(3e-3)),
             budget=_BUDGET,
             network=Network(width=256, depth=2),
@@ -42,7 +40,7 @@ KNOWN: Mapping[str, Recipe] = MappingProxyType(
             methods=(
                 Dropout(p=FlatCosine(0.15)),
                 WeightDecay(weight_decay=FlatCosine(0.02)),
-                EarlyStopping(patience=25),
+                EarlyStopping(patience=40),
             ),
             optimizer=AdamW(lr=CosLog(3e-3), beta2=0.95, bias_lr=0.1),
             budget=_BUDGET,
@@ -51,13 +49,11 @@ KNOWN: Mapping[str, Recipe] = MappingProxyType(
         "cocktail": Recipe(
             methods=(
                 BatchNorm(),
-                Dropout(p=0.3),
-                Mixup(alpha=0.2),
-                FeatureMask(p=0.05),
+                Dropout(p=0.2),
                 WeightDecay(weight_decay=0.1),
                 GradientClip(max_norm=1.0),
                 EMA(decay=0.99),
-                EarlyStopping(patience=15),
+                EarlyStopping(patience=25),
             ),
             optimizer=AdamW(lr=Cosine(3e-3)),
             budget=_BUDGET,

@@ -12,7 +12,7 @@ from poise.methods._bases import Method
 from poise.nn import ACTIVATIONS, Structure
 
 M = TypeVar("M", bound=Method)
-_STEPS = 2500
+_STEPS = 2000
 _EPOCHS = (40, 200)
 _POSITIVE = Interval(0, low_open=True)
 
@@ -54,7 +54,7 @@ class Budget:
 
     Args:
         max_epochs: Upper bound of passes over the training rows, ≥ 1; schedules span it. None suits the table: as many
-            as make 2,500 steps, but at least 40 and at most 200.
+            as make 2,000 steps, but at least 40 and at most 200.
         batch_size: Rows of a batch, ≥ 1. The last batch of an epoch is never a single row: it joins its neighbor.
 
     Example:

@@ -77,6 +77,10 @@ def _dropout(recipe: Recipe) -> Dropout:
     return recipe.get(Dropout) or Dropout(p=0.0)
 
 
+def _dropouts(recipe: Recipe) -> list[Dropout | AlphaDropout | DropPath]:
+    return [one for one in recipe.methods if isinstance(one, Dropout | AlphaDropout | DropPath)]
+
+
 def _largest(strength: Strength) -> float:
     return strength if isinstance(strength, int | float) else max(strength.values)
 
@@ -105,6 +109,11 @@ _RULES = (
         lambda recipe: 0 < (recipe.get(BatchNorm) or BatchNorm()).ghost_size < _FEW_ROWS,
     ),
     _rule(
+        "B05-whole", "warning", "A ghost batch as large as the batch changes nothing.",
+        "Lower `ghost_size`, or set it to 0.",
+        lambda recipe: (recipe.get(BatchNorm) or BatchNorm()).ghost_size >= recipe.budget.batch_size,
+    ),
+    _rule(
         "B09", "warning", "A BatchNorm momentum above 0.5 looks like the weight of the old value, as in TensorFlow; "
         "here it is the weight of the new batch.", "Give 1 - momentum.",
         lambda recipe: (recipe.get(BatchNorm) or BatchNorm()).momentum > _TF_LIKE,
@@ -115,7 +124,7 @@ _RULES = (
     ),
     _rule(
         "D06", "warning", "A drop probability of 0.8 or more looks like a keep probability.", "Give 1 - p.",
-        lambda recipe: _largest(_dropout(recipe).p) >= _KEEP_LIKE,
+        lambda recipe: any(_largest(one.p) >= _KEEP_LIKE for one in _dropouts(recipe)),
     ),
     _rule(
         "D07", "warning", "Dropout upstream of a BatchNorm shifts the variance that it sees in eval.",

@@ -1,8 +1,8 @@
-"""Where each network method puts its layer, and which settings follow a schedule."""
+"""Where each network method puts a layer, and where it does not."""
 
 import pytest
 
-from poise.functional.schedule import Linear
+from poise.functional.schedule import LateOnly
 from poise.methods import (
     METHODS,
     AlphaDropout,
@@ -16,61 +16,37 @@ from poise.methods import (
 )
 
 KINDS = ("input", "norm", "hidden", "branch")
-PLACED = {
-    Dropout(input_p=0.1): ("input", "hidden"),
-    Dropout(): ("hidden",),
-    Dropout(p=0.0): ("hidden",),
-    AlphaDropout(): ("hidden",),
-    DropPath(): ("branch",),
-    GaussianNoise(): ("input",),
-    BatchNorm(): ("norm",),
-    LayerNorm(): ("norm",),
-}
+PLACES = [
+    (BatchNorm(), {"norm"}, {"norm"}),
+    (LayerNorm(), {"norm"}, {"norm"}),
+    (Dropout(p=0.3), {"hidden"}, set()),
+    (Dropout(p=0.3, input_p=0.1), {"input", "hidden"}, {"input"}),
+    (Dropout(p=0.3, input_p=LateOnly(0.1)), {"input", "hidden"}, {"input"}),
+    (Dropout(p=0.3, where="all"), {"hidden"}, {"hidden"}),
+    (AlphaDropout(), {"hidden"}, {"hidden"}),
+    (DropPath(), {"branch"}, {"branch"}),
+    (GaussianNoise(), {"input"}, {"input"}),
+]
 
 
-@pytest.mark.parametrize("method", PLACED, ids=repr)
-def test_layers_stand_at_their_sites_only(method):
-    found = tuple(kind for kind in KINDS if method.layer(Site(kind, 4, depth=1.0)) is not None)
-    assert found == PLACED[method]
+@pytest.mark.parametrize(("method", "free", "before_batch_norm"), PLACES, ids=lambda value: repr(value)[:60])
+def test_layers_stand_at_their_sites(method, free, before_batch_norm):
+    assert {kind for kind in KINDS if method.layer(Site(kind, 4)) is not None} == free
+    found = {kind for kind in KINDS if method.layer(Site(kind, 4, before_batch_norm=True)) is not None}
+    assert found == before_batch_norm
 
 
 def test_every_network_method_is_in_the_table():
-    assert {type(method) for method in PLACED} == {one for one in METHODS.values() if issubclass(one, NetworkMethod)}
+    assert {type(method) for method, *_ in PLACES} == {
+        method for method in METHODS.values() if issubclass(method, NetworkMethod)
+    }
 
 
-def test_hidden_dropout_keeps_out_of_the_way_of_batch_norm():
-    before, after = Site("hidden", 4, before_batch_norm=True), Site("hidden", 4)
-    assert Dropout(p=0.3).layer(before) is None
-    assert Dropout(p=0.3).layer(after).p == 0.3
-    assert Dropout(p=0.3, where="all").layer(before).p == 0.3
-    assert Dropout(input_p=0.1).layer(Site("input", 4, before_batch_norm=True)).p == 0.1
-
-
-@pytest.mark.parametrize(("depth", "p"), [(0.0, 0.0), (0.25, 0.1), (1.0, 0.4)])
-def test_drop_path_grows_with_depth(depth, p):
-    assert DropPath(p=0.4).layer(Site("branch", 4, depth=depth)).p == pytest.approx(p)
-
-
-@pytest.mark.parametrize(
-    ("method", "site", "name", "expected"),
-    [
-        (Dropout(p=Linear(0.0, end=0.4), input_p=0.2), Site("hidden", 4), "p", (0.0, 0.2, 0.4)),
-        (Dropout(p=0.2, input_p=Linear(0.0, end=0.4)), Site("input", 4), "p", (0.0, 0.2, 0.4)),
-        (AlphaDropout(p=Linear(0.0, end=0.4)), Site("hidden", 4), "p", (0.0, 0.2, 0.4)),
-        (DropPath(p=Linear(0.0, end=0.4)), Site("branch", 4, depth=0.5), "p", (0.0, 0.1, 0.2)),
-        (GaussianNoise(std=Linear(1.0, end=3.0)), Site("input", 4), "std", (1.0, 2.0, 3.0)),
-    ],
-)
-def test_settings_follow_the_schedule(method, site, name, expected):
-    layer = method.layer(site)
-    assert getattr(layer, name) == expected[0]
-    for progress, value in zip((0.0, 0.5, 1.0), expected, strict=True):
-        assert method.at(progress).settings(site) == {name: pytest.approx(value)}
-
-
-def test_settings_of_normalizations_reach_the_layer():
-    layer = BatchNorm(momentum=0.3, eps=1e-3, affine=False, ghost_size=8).layer(Site("norm", 5))
-    assert (layer.momentum, layer.eps, layer.weight, layer.ghost_size, layer.num_features) == (0.3, 1e-3, None, 8, 5)
-    layer = LayerNorm(eps=1e-3, affine=False).layer(Site("norm", 5))
-    assert (layer.eps, layer.weight, layer.num_features) == (1e-3, None, 5)
-    assert BatchNorm().settings(Site("norm", 5)) == {}
+def test_settings_reach_the_layer():
+    norm = BatchNorm(momentum=0.3, eps=1e-3, affine=False, ghost_size=8).layer(Site("norm", 4))
+    assert (norm.num_features, norm.momentum, norm.eps, norm.ghost_size) == (4, 0.3, 1e-3, 8)
+    rows = LayerNorm(eps=1e-3, affine=False).layer(Site("norm", 4))
+    assert (rows.num_features, rows.eps) == (4, 1e-3)
+    assert [*norm.parameters(), *rows.parameters()] == []
+    assert len(list(BatchNorm().layer(Site("norm", 4)).parameters())) == 2
+    assert len(list(LayerNorm().layer(Site("norm", 4)).parameters())) == 2

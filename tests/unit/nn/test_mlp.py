@@ -104,6 +104,14 @@ def test_gradients_and_named_weights(residual):
     assert torch.autograd.gradcheck(one.double(), x.requires_grad_())
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_no_two_layers_begin_with_the_same_weights(residual):
+    network = MLP(4, 4, structure=Structure(width=4, depth=3, residual=residual), key=Key(0))
+    linears = [layer for layer in network.modules() if isinstance(layer, Linear)]
+    assert len(linears) == (8 if residual else 4)
+    assert len({tuple(layer.weight.flatten().tolist()) for layer in linears}) == len(linears)
+
+
 def test_deeper_networks_begin_with_the_same_weights():
     shallow, deep = (MLP(3, 2, structure=Structure(width=4, depth=depth), key=Key(0)) for depth in (1, 3))
     assert torch.equal(shallow.block0.linear.weight, deep.block0.linear.weight)

@@ -1,6 +1,9 @@
 """Recipes as TOML and back; every fault of a file is a ConfigError that says where."""
 
+import random
+import sys
 import tomllib
+from dataclasses import fields
 
 import pytest
 
@@ -114,3 +117,58 @@ def test_the_first_recipe_reads_as_in_the_docs():
     text = to_toml(known("dropout-2014"))
     assert "[[methods]]" in text or "methods = [" in text
     assert 'kind = "Dropout"' in text
+
+
+STRENGTHS = {name: [one.name for one in fields(kind) if one.metadata["strength"]] for name, kind in METHODS.items()}
+
+
+@pytest.mark.parametrize("name", [name for name, strengths in STRENGTHS.items() if strengths])
+@pytest.mark.parametrize("kind", SCHEDULES.values())
+def test_every_strength_takes_every_schedule_there_and_back(name, kind):
+    if name in ("MaxNorm", "GradientClip") and 0.0 in kind(0.25).values:
+        with pytest.raises(ConfigError, match="`max_norm` must be"):
+            METHODS[name](max_norm=kind(0.25))
+        return
+    recipe = Recipe(methods=(METHODS[name](**dict.fromkeys(STRENGTHS[name], kind(0.25))),))
+    assert from_toml(to_toml(recipe)) == recipe
+
+
+WORDS = ("Dropout", "kind", "[[methods]]", "[", "]", "{", "}", "=", '"', "'", "0", "-1", "1e999", "nan", "true", "\n")
+HARMFUL = {"import", "exec", "compile", "open", "os.system", "subprocess.Popen", "socket.connect"}
+
+
+class Watch:
+    """An audit hook. It cannot be taken away again, hence the switch."""
+
+    def __init__(self):
+        self.is_on, self.seen = True, []
+        sys.addaudithook(self)
+
+    def __call__(self, event, _):
+        if self.is_on and event in HARMFUL:
+            self.seen.append(event)
+
+
+def damaged(text, rng):
+    for _ in range(rng.randint(1, 4)):
+        start = rng.randrange(len(text))
+        new = rng.choice(("", rng.choice(WORDS), chr(rng.randrange(0x250))))
+        text = text[:start] + new + text[start + rng.choice((0, 0, 1, 3, 12)) :]
+    return text
+
+
+def test_a_thousand_damaged_files_give_a_recipe_or_a_config_error_and_run_nothing():
+    rng = random.Random(0)
+    texts = [damaged(to_toml(rng.choice(list(KNOWN.values()))), rng) for _ in range(1000)]
+    num_refused = 0
+    watch = Watch()
+    try:
+        for text in texts:
+            try:
+                assert isinstance(from_toml(text), Recipe)
+            except ConfigError:
+                num_refused += 1
+    finally:
+        watch.is_on = False
+    assert watch.seen == []
+    assert 300 < num_refused < 1000
