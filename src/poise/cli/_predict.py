@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
+
+from poise._text import visible
 
 if TYPE_CHECKING:
     from polars import DataFrame
@@ -23,7 +26,7 @@ def run_predict(run: Path, data: Path, out: Path | None, *, as_json: bool) -> No
     if as_json:
         typer.echo(json.dumps({"rows": table.to_dicts()}, allow_nan=False))
     elif out is None:
-        typer.echo(_to_csv(table), nl=False)
+        _print(_to_csv(table))
     if out is not None:
         _write(out, _to_csv(table))
 
@@ -37,6 +40,17 @@ def _to_csv(table: DataFrame) -> str:
         harmless = [f"'{label}" if label.startswith(_FORMULA) else label for label in labels]
         table = table.with_columns(Series("prediction", harmless))
     return table.write_csv()
+
+
+def _print(text: str) -> None:
+    if sys.stdout.isatty():
+        # A label may hold codes that a terminal obeys.
+        typer.echo("\n".join(visible(line, max_length=sys.maxsize) for line in text.split("\n")), nl=False)
+        return
+    # The bytes that `--out` writes, whatever the locale says.
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode())
+    sys.stdout.buffer.flush()
 
 
 def _write(path: Path, text: str) -> None:

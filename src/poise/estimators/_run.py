@@ -100,7 +100,9 @@ def fit(
     """
     started = time.perf_counter()
     recipes = _recipes(recipe)
-    source = str(data) if isinstance(data, str | Path) else "a table in memory"
+    # A file name need not be UTF-8, but what is written of it must be.
+    named = str(data) if isinstance(data, str | Path) else "a table in memory"
+    source = named.encode(errors="backslashreplace").decode()
     table = _read(data, target, seed)
     seconds = _seconds(time_limit, table.learn.table.height)
     with RunFolder(out, resume=resume) as folder:

@@ -15,7 +15,24 @@ _PROBABILITY = Interval(0, 1, high_open=True)
 _SATURATED = -1.7580993408473766
 
 
-class Dropout(Stochastic):
+class _Drop(Stochastic):
+    """A layer that drops with probability `p`, in [0, 1), which may be set anew between steps."""
+
+    def __init__(self, p: float, key: Key | None) -> None:
+        super().__init__(key)
+        check_real("p", p, _PROBABILITY)
+        self.p = p
+
+    def is_active(self) -> bool:
+        """Whether p > 0."""
+        return self.p > 0
+
+    def extra_repr(self) -> str:
+        """As torch prints it."""
+        return f"p={self.p}"
+
+
+class Dropout(_Drop):
     """y = x · m / (1 - p), m ~ Bernoulli(1 - p) for each element; a drop-in for `torch.nn.Dropout`.
 
     Args:
@@ -37,24 +54,14 @@ class Dropout(Stochastic):
     """
 
     def __init__(self, p: float = 0.5, *, key: Key | None = None) -> None:
-        super().__init__(key)
-        check_real("p", p, _PROBABILITY)
-        self.p = p
-
-    def is_active(self) -> bool:
-        """Whether p > 0."""
-        return self.p > 0
+        super().__init__(p, key)
 
     def perturb(self, x: Tensor, key: Key) -> Tensor:
         """x times a mask."""
         return x * key.keep_mask(*x.shape, p=self.p, dtype=x.dtype).to(x.device)
 
-    def extra_repr(self) -> str:
-        """As torch prints it."""
-        return f"p={self.p}"
 
-
-class AlphaDropout(Stochastic):
+class AlphaDropout(_Drop):
     """y = a · (x · m + α' · (1 - m)) + b, with a and b such that mean 0 and variance 1 stay; for SELU networks.
 
     α' = -1.758 is where SELU saturates, q = 1 - p, a = (q + α'² q p)^(-1/2) and b = -a p α'.
@@ -78,13 +85,7 @@ class AlphaDropout(Stochastic):
     """
 
     def __init__(self, p: float = 0.1, *, key: Key | None = None) -> None:
-        super().__init__(key)
-        check_real("p", p, _PROBABILITY)
-        self.p = p
-
-    def is_active(self) -> bool:
-        """Whether p > 0."""
-        return self.p > 0
+        super().__init__(p, key)
 
     def perturb(self, x: Tensor, key: Key) -> Tensor:
         """Dropped elements saturate, then all are shifted and scaled back."""
@@ -93,12 +94,8 @@ class AlphaDropout(Stochastic):
         a = 1 / math.sqrt(q + _SATURATED**2 * q * self.p)
         return a * (x * keep + _SATURATED * (1 - keep)) - a * self.p * _SATURATED
 
-    def extra_repr(self) -> str:
-        """As torch prints it."""
-        return f"p={self.p}"
 
-
-class DropPath(Stochastic):
+class DropPath(_Drop):
     """y_i = x_i · m_i / (1 - p), one m_i ~ Bernoulli(1 - p) for each row i: stochastic depth on a residual branch.
 
     Args:
@@ -120,22 +117,12 @@ class DropPath(Stochastic):
     """
 
     def __init__(self, p: float = 0.1, *, key: Key | None = None) -> None:
-        super().__init__(key)
-        check_real("p", p, _PROBABILITY)
-        self.p = p
-
-    def is_active(self) -> bool:
-        """Whether p > 0."""
-        return self.p > 0
+        super().__init__(p, key)
 
     def perturb(self, x: Tensor, key: Key) -> Tensor:
         """Whole rows times a mask."""
         mask = key.keep_mask(len(x), p=self.p, dtype=x.dtype).to(x.device)
         return x * mask.reshape(-1, *([1] * (x.ndim - 1)))
-
-    def extra_repr(self) -> str:
-        """As torch prints it."""
-        return f"p={self.p}"
 
 
 class GaussianNoise(Stochastic):
