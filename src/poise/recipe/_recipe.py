@@ -59,7 +59,7 @@ class Budget:
 
     Example:
         >>> Budget().epochs_for(3200), Budget(max_epochs=10).epochs_for(3200)
-        (100, 10)
+        (80, 10)
     """
 
     max_epochs: int | None = None

@@ -60,7 +60,7 @@ def test_recipes_are_values():
 
 @pytest.mark.parametrize(
     ("num_rows", "batch_size", "epochs"),
-    [(1, 128, 200), (0, 128, 200), (3200, 128, 100), (10**6, 128, 40), (3200, 64, 50)],
+    [(1, 128, 200), (0, 128, 200), (3200, 128, 80), (10**6, 128, 40), (1600, 64, 80)],
 )
 def test_a_budget_left_open_suits_the_table(num_rows, batch_size, epochs):
     assert Budget(batch_size=batch_size).epochs_for(num_rows) == epochs
