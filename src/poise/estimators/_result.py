@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from poise.train import Epoch
 
@@ -91,10 +92,23 @@ class FitResult:
     warnings: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> FitResult:
+        """The result whose `dataclasses.asdict` this is."""
+        candidates = tuple(_candidate(one) for one in plain["candidates"])
+        columns = tuple(ColumnNote(**one) for one in plain["columns"])
+        return cls(**{**plain, "candidates": candidates, "columns": columns, "warnings": tuple(plain["warnings"])})
+
     @property
     def chosen(self) -> Candidate:
         """The candidate that validation chose."""
         return next(one for one in self.candidates if one.chosen)
+
+
+def _candidate(plain: dict[str, Any]) -> Candidate:
+    intervals = {name: Interval(**plain[name]) for name in ("test_loss", "test_score")}
+    history = tuple(Epoch(**record) for record in plain["history"])
+    return Candidate(**{**plain, **intervals, "history": history})
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def fit(
             machine's speed.
         seed: Names all random numbers.
         recipe: "auto" for all known recipes, or one by name or value, which is then compared with the bare network.
-        resume: Continue the run in `out`.
+        resume: Continue the run in `out`; one that came to its end is only read again.
         progress: Called after every epoch.
 
     Returns:
@@ -107,6 +107,9 @@ def fit(
     seconds = _seconds(time_limit, table.learn.table.height)
     with RunFolder(out, resume=resume) as folder:
         folder.write_config(source=source, target=target, seed=seed, time_limit=seconds, recipes=recipes)
+        finished = folder.finished()
+        if finished is not None:
+            return finished
         options = TrainingOptions(seed, time_limit=seconds, folder=folder.checkpoints)
         candidates = train_candidates(table.learn, table.task, recipes, options, _reporting(progress, len(recipes)))
         baseline = Baseline(candidates.data, table.task, seed)

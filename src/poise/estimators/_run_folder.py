@@ -24,6 +24,7 @@ from poise.estimators._result import FitResult
 from poise.recipe import Recipe, to_toml
 from poise.train import remove_leftovers, to_json, write_atomically
 
+_RESULT = "result.json"
 _PACKAGES = ("poise", "torch", "numpy", "scikit-learn", "polars")
 
 
@@ -101,6 +102,19 @@ class RunFolder:
             )
         write_atomically(path, text)
 
+    def finished(self) -> FitResult | None:
+        """The result, if this run came to its end before."""
+        if self.path is None or not (self.path / _RESULT).exists():
+            return None
+        try:
+            return FitResult.from_dict(json.loads((self.path / _RESULT).read_bytes()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ResumeError(
+                f"The result of this run cannot be read: {error}.",
+                where=str(self.path / _RESULT),
+                repair="Choose another folder.",
+            ) from error
+
     def environment(self, seed: int) -> dict[str, str]:
         """Versions, processor, threads and seed."""
         return {
@@ -120,4 +134,4 @@ class RunFolder:
         lines = [to_json({"name": one.name, **asdict(record)}) for one in result.candidates for record in one.history]
         write_atomically(self.path / "metrics.jsonl", b"\n".join(lines) + b"\n")
         write_atomically(self.path / "environment.json", json.dumps(result.environment, indent=2).encode())
-        write_atomically(self.path / "result.json", to_json(asdict(result)))
+        write_atomically(self.path / _RESULT, to_json(asdict(result)))
