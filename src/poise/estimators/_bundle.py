@@ -50,7 +50,16 @@ def refusing_damage(folder: Path) -> Iterator[None]:
         yield
     except BundleError:
         raise
-    except (PoiseError, OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError, SafetensorError) as error:
+    except (
+        PoiseError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:
         raise _damaged(folder, str(error) or type(error).__name__) from error
 
 
