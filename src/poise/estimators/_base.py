@@ -19,7 +19,7 @@ from poise._checks import Interval, check_real
 from poise._errors import ConfigError, DataError
 from poise.data import Schema, as_table, infer_schema
 from poise.estimators._bundle import save_bundle
-from poise.estimators._candidates import Candidates, Trained, TrainingOptions, train_candidates
+from poise.estimators._candidates import Candidates, Trained, TrainingOptions, feature_schema, train_candidates
 from poise.recipe import KNOWN, Recipe, known, validate_recipe
 from poise.train import Dataset, Predictor, Task
 
@@ -129,8 +129,6 @@ class PoiseEstimator(BaseEstimator):
         weight: NDArray[np.float64] = _check_sample_weight(
             sample_weight, rows, dtype=np.float64, ensure_non_negative=True
         )
-        if not weight.any():
-            raise DataError("All sample weights are zero.", where="sample_weight", repair="Give some row weight.")
         return weight
 
     # Input
@@ -139,9 +137,9 @@ class PoiseEstimator(BaseEstimator):
         if _is_table(X):
             validate_data(self, X, skip_check_array=True)
             table, y = as_table(X), self._checked_target(y)
-            if table.height != len(y):
+            if table.width and table.height != len(y):
                 raise DataError(f"X has {table.height} rows, but y has {len(y)}.", repair="Give one target a row.")
-            return table, infer_schema(table), y
+            return table, feature_schema(table), y
         X, y = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", multi_output=False)
         table = as_table(X)
         return table, infer_schema(table, all_numbers=True), y

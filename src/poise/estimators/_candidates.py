@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from poise._errors import DataError, TrainingError
 from poise._random import Key
-from poise.data import split_rows
+from poise.data import Schema, check_columns, infer_schema, split_rows
 from poise.fleet import Engine, Fleet, PlainEngine, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
@@ -68,6 +68,19 @@ class TrainingOptions:
     folder: Path | None = None
 
 
+def feature_schema(table: pl.DataFrame) -> Schema:
+    """What the columns of `table` mean, of which at least one must be a feature.
+
+    Raises:
+        DataError: If there are no rows or columns, or none is a feature; the message says why each is left out.
+    """
+    schema = infer_schema(table)
+    if not schema.features:
+        notes = "; ".join(f"{column.name!r}: {column.note}" for column in schema.left_out[:10])
+        raise DataError(f"No column can be learnt from ({notes}).", repair="Give at least one column that varies.")
+    return schema
+
+
 def merge_equal_rows(data: Dataset) -> Dataset:
     """Rows in canonical order, equal ones (features and target) merged with their weights added, weightless ones gone.
 
@@ -109,6 +122,7 @@ def train_candidates(
         DataError: If fewer than two different rows are left.
         TrainingError: If no candidate ended with finite weights.
     """
+    check_columns(data.schema, data.table)  # before rows are merged, so that a message counts rows as they came
     merged = merge_equal_rows(data)
     if merged.table.height < 2:
         raise DataError(

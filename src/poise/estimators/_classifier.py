@@ -52,8 +52,8 @@ class PoiseClassifier(ClassifierMixin, PoiseEstimator):
     """
 
     def _encode_target(self, y: NDArray[Any]) -> tuple[Task, NDArray[np.float64]]:
-        check_classification_targets(y)
         _, codes = encode_classes(y)
+        check_classification_targets(y)
         self.classes_ = np.unique(y)
         num_classes = len(self.classes_)
         task = Binary() if num_classes == 2 else Multiclass(num_classes)

@@ -15,21 +15,21 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._checks import Interval, check_real
-from poise._errors import ConfigError, DataError
+from poise._errors import ConfigError
 from poise._random import Key
 from poise.data import (
     Schema,
     Split,
     as_table,
+    check_columns,
     duplicated_rows,
     encode_classes,
-    infer_schema,
     infer_task,
     read_table,
     split_rows,
 )
 from poise.estimators._baseline import Baseline
-from poise.estimators._candidates import Candidates, OnEpoch, TrainingOptions, train_candidates
+from poise.estimators._candidates import Candidates, OnEpoch, TrainingOptions, feature_schema, train_candidates
 from poise.estimators._classifier import PoiseClassifier
 from poise.estimators._regressor import PoiseRegressor
 from poise.estimators._result import ColumnNote, FitResult, Progress
@@ -151,9 +151,8 @@ def _read(data: Any, target: str, seed: int) -> _Table:
     codes = None if task.kind == "regression" else values.astype(np.int64)
     split = split_rows(table.height, key=key, test=TEST_FRACTION, val=0.0, classes=codes)
     features = table.drop(target)
-    schema = infer_schema(features[split.train])
-    if not schema.feature_names:
-        raise DataError("No column is left to learn from.", repair="Give at least one column besides the target.")
+    schema = feature_schema(features[split.train])
+    check_columns(schema, features)  # a message about a bad cell counts the rows of the file
     learn, test = (_dataset(features, schema, values, rows) for rows in (split.train, split.test))
     return _Table(learn, test, task, classes, _notes(features, schema, split))
 

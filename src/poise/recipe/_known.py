@@ -13,7 +13,9 @@ from poise.methods import (
     BatchNorm,
     Dropout,
     EarlyStopping,
+    GaussianNoise,
     GradientClip,
+    LayerNorm,
     MaxNorm,
     WeightDecay,
 )
@@ -34,7 +36,7 @@ KNOWN: Mapping[str, Recipe] = MappingProxyType(
             methods=(BatchNorm(), WeightDecay(weight_decay=0.02), EarlyStopping(patience=25)),
             optimizer=AdamW(lr=Cosine(3e-3)),
             budget=_BUDGET,
-            network=Network(width=256, depth=2),
+            network=Network(width=256, depth=2, numeric="quantile", num_bins=16),
         ),
         "realmlp-like": Recipe(
             methods=(
@@ -48,7 +50,8 @@ KNOWN: Mapping[str, Recipe] = MappingProxyType(
         ),
         "cocktail": Recipe(
             methods=(
-                BatchNorm(),
+                LayerNorm(),
+                GaussianNoise(std=0.1),
                 Dropout(p=0.2),
                 WeightDecay(weight_decay=0.1),
                 GradientClip(max_norm=1.0),
@@ -57,7 +60,7 @@ KNOWN: Mapping[str, Recipe] = MappingProxyType(
             ),
             optimizer=AdamW(lr=Cosine(3e-3)),
             budget=_BUDGET,
-            network=Network(width=256, depth=3, num_bins=16),
+            network=Network(width=256, depth=3, numeric="quantile", num_bins=16),
         ),
     }
 )
