@@ -6,8 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from poise.cli._app import app
 

@@ -29,7 +29,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("method", "free", "before_batch_norm"), PLACES, ids=lambda value: repr(value)[:60])
+@pytest.mark.parametrize(("method", "free", "before_batch_norm"), PLACES, ids=[repr(place[0]) for place in PLACES])
 def test_layers_stand_at_their_sites(method, free, before_batch_norm):
     assert {kind for kind in KINDS if method.layer(Site(kind, 4)) is not None} == free
     found = {kind for kind in KINDS if method.layer(Site(kind, 4, before_batch_norm=True)) is not None}
