@@ -40,13 +40,14 @@ KNOWN: Mapping[str, Recipe] = MappingProxyType(
         ),
         "realmlp-like": Recipe(
             methods=(
+                GaussianNoise(std=0.1),
                 Dropout(p=FlatCosine(0.15)),
                 WeightDecay(weight_decay=FlatCosine(0.02)),
                 EarlyStopping(patience=40),
             ),
             optimizer=AdamW(lr=CosLog(3e-3), beta2=0.95, bias_lr=0.1),
             budget=_BUDGET,
-            network=Network(width=256, depth=3, activation="mish", num_bins=16),
+            network=Network(width=256, depth=3, activation="mish", numeric="quantile", num_bins=16),
         ),
         "cocktail": Recipe(
             methods=(
@@ -73,7 +74,7 @@ SOURCES: Mapping[str, str] = MappingProxyType(
         "batchnorm-2015": 'batch normalization, a higher learning rate and no dropout, as in Ioffe and Szegedy, "Batch '
         'normalization", ICML 2015',
         "realmlp-like": 'scheduled dropout, decay and learning rate as in Holzmüller et al., "Better by default", '
-        "NeurIPS 2024",
+        "NeurIPS 2024, with input noise",
         "cocktail": 'one of each family, as in Kadra et al., "Well-tuned simple nets excel on tabular datasets", '
         "NeurIPS 2021",
     }

@@ -42,7 +42,7 @@ def test_another_budget_changes_nothing_else():
 
 
 def test_an_open_budget_suits_the_training_rows():
-    assert make_plan(Budget(batch_size=16)).max_epochs == 2500 * 16 // 800
+    assert make_plan(Budget(batch_size=16)).max_epochs == 2000 * 16 // 800
     assert make_plan(Budget(batch_size=16)).with_max_epochs(2).max_epochs == 2
 
 
