@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # One thread a process: two test processes would otherwise fight for two cores.
 export OMP_NUM_THREADS = 1
+# Without it scikit-learn's checks leave out those of array libraries.
+export SCIPY_ARRAY_API = 1
 
 .PHONY: demo test fast lint install
 
