@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from poise._text import visible
 from poise.estimators import FitResult
 from poise.report._displays import GapChart, LearningCurves, to_svg
+from poise.train import write_atomically
 
 
 def write_page(result: FitResult, path: str | Path) -> None:
@@ -44,7 +44,4 @@ def write_page(result: FitResult, path: str | Path) -> None:
             for one in networks
         ],
     )
-    target = Path(path)
-    temporary = target.with_name(f"{target.name}.tmp{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(target)
+    write_atomically(Path(path), page.encode())
