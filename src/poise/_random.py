@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from poise.kernels.reference import words
-
-_MASK_LEVELS = 1 << 16
+from poise.kernels.reference import keep_mask, words
 
 
 @dataclass(frozen=True)
@@ -73,19 +71,14 @@ class Key:
     def keep_mask(self, *shape: int, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
         """Inverted-dropout mask: 0 with probability `p`, otherwise 1 / (effective keep rate).
 
-        Each element owns 16 bits and is dropped if they are below t = round(p · 2^16), so the effective
-        drop rate is t / 2^16. Scaling by its complement keeps the mean exact.
+        See `kernels.reference.keep_mask`.
 
         Args:
             shape: Shape of the mask.
             p: Drop probability, in [0, 1).
             dtype: Of the mask.
         """
-        num, threshold = math.prod(shape), drop_threshold(p)
-        drawn = words(self.seed, self.step, -(-num // 8))
-        lanes = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).flatten()[:num]
-        scale = _MASK_LEVELS / (_MASK_LEVELS - threshold)
-        return (lanes >= threshold).to(dtype).mul_(scale).reshape(shape)
+        return keep_mask(self.seed, self.step, math.prod(shape), p).to(dtype).reshape(shape)
 
     def beta(self, alpha: float, *shape: int) -> Tensor:
         """Beta(alpha, alpha) numbers in float64 by inversion of the distribution function."""
@@ -93,8 +86,3 @@ class Key:
 
         u = (self._words(math.prod(shape)).to(torch.float64) + 0.5) * 2.0**-32
         return torch.from_numpy(betaincinv(alpha, alpha, u.numpy())).reshape(shape)
-
-
-def drop_threshold(p: float) -> int:
-    """round(p · 2^16), kept below 2^16 so that something always survives."""
-    return min(round(p * _MASK_LEVELS), _MASK_LEVELS - 1)

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy import stats
 
-from poise._random import Key, drop_threshold
+from poise._random import Key
+from poise.kernels.reference import drop_threshold
 from poise.kernels.reference import words
 
 MANY = 1_000_000

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +10,18 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from poise.data import Encoder, Inputs
+from poise.data import Inputs
+from poise.fleet._encoded import Part, encoded
 from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._record import Scores, record_epoch
+from poise.fleet._start import start_states
 from poise.functional.schedule import value_at
-from poise.methods import AverageMethod, Batch, BatchMethod, Clock, Forward, LossMethod, StopMethod, UpdateMethod
+from poise.methods import AverageMethod, Batch, BatchMethod, Clock, Forward, LossMethod, UpdateMethod
 from poise.nn import set_step
 from poise.surgery import recalibrate, weights_of
 from poise.train import (
     Dataset,
-    Epoch,
     Plan,
-    Rows,
     State,
     adam_step,
     batch_bounds,
@@ -38,7 +38,7 @@ class PlainEngine(Engine):
     """One plan at a time, on one thread, so that a plan gives the same bits on every number of cores."""
 
     def start(self, plans: Sequence[Plan], data: Dataset) -> list[State]:
-        return [_start(plan, data) for plan in plans]
+        return start_states(plans, data)
 
     def advance(
         self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
@@ -48,58 +48,24 @@ class PlainEngine(Engine):
                 _advance(plan, state, data, until_epoch, partial(on_epoch, index))
 
 
-def _start(plan: Plan, data: Dataset) -> State:
-    network = plan.recipe.network
-    encoder = Encoder.fit(data.table, data.schema, plan.train_rows, numeric=network.numeric, num_bins=network.num_bins)
-    tensors, plain = encoder.to_state()
-    state = State({f"encoder.{name}": tensor for name, tensor in tensors.items()}, plain)
-    if plan.task.kind == "regression":
-        _fit_target(state, plan, data)
-    training = _Training(plan, state, data, encoder)
-    training.store_fresh()
-    return state
-
-
-def _fit_target(state: State, plan: Plan, data: Dataset) -> None:
-    values, weight = data.target[plan.train_rows], data.weight[plan.train_rows]
-    state.target_mean = float((values * weight).sum() / weight.sum())
-    spread = math.sqrt(float(((values - state.target_mean) ** 2 * weight).sum() / weight.sum()))
-    state.target_scale = spread or 1.0
-
-
 def _advance(plan: Plan, state: State, data: Dataset, until_epoch: int, on_epoch: Callable[[State], bool]) -> None:
     if state.stopped or state.epoch >= until_epoch:
         return
-    training = _Training(plan, state, data, Encoder.from_state(*state.encoder_state()))
-    training.restore()
+    training = _Training(plan, state, data)
     while not state.stopped and state.epoch < until_epoch:
         training.run_epoch()
         if not on_epoch(state) and not state.stopped:
             state.stopped = "time"
 
 
-class _Part:
-    """The encoded rows of one part of the data."""
-
-    def __init__(self, plan: Plan, state: State, data: Dataset, encoder: Encoder, rows: Rows) -> None:
-        self.inputs = encoder.transform(data.table[rows], dtype=plan.dtype)
-        values = (torch.from_numpy(data.target[rows]) - state.target_mean) / state.target_scale
-        self.targets = plan.task.targets(values.to(plan.dtype))
-        weight = torch.from_numpy(data.weight[rows])
-        self.weight = (weight / weight.mean()).to(plan.dtype)
-
-    def take(self, rows: Tensor) -> Batch:
-        return Batch(self.inputs.take(rows), self.targets[rows], self.weight[rows])
-
-
 class _Training:
     """A training in progress: the live network and its data, laid over a State's tensors."""
 
-    def __init__(self, plan: Plan, state: State, data: Dataset, encoder: Encoder) -> None:
+    def __init__(self, plan: Plan, state: State, data: Dataset) -> None:
         self.plan, self.state, self.recipe = plan, state, plan.recipe
-        self.train = _Part(plan, state, data, encoder, plan.train_rows)
-        self.val = _Part(plan, state, data, encoder, plan.val_rows)
-        self.built = build_network(plan.recipe, encoder, plan.task, key=plan.key, dtype=plan.dtype)
+        self.rows = encoded(plan, state, data)
+        self.train, self.val = self.rows.train, self.rows.val
+        self.built = build_network(plan.recipe, self.rows.encoder, plan.task, key=plan.key, dtype=plan.dtype)
         self.network = self.built.network
         self.roles = weights_of(self.network)
         parameters = list(self.network.parameters())
@@ -109,6 +75,7 @@ class _Training:
         self.lr_factor = self._lr_factor()
         self.bounds = batch_bounds(len(plan.train_rows), plan.recipe.budget.batch_size)
         self.num_steps = len(self.bounds) * plan.max_epochs
+        self._restore()
 
     def _lr_factor(self) -> Tensor | float:
         factor = self.recipe.optimizer.bias_lr
@@ -118,13 +85,7 @@ class _Training:
             [torch.full((one.tensor.numel(),), factor if one.role == "bias" else 1.0) for one in self.roles.values()]
         ).to(self.plan.dtype)
 
-    def store_fresh(self) -> None:
-        zeros = torch.zeros_like(self.weights)
-        self.state.tensors |= {"exp_avg": zeros, "exp_avg_sq": zeros.clone(), "average": self.weights.clone()}
-        self.state.tensors |= {"weights": self.weights, "statistics": self.statistics}
-        self.state.tensors |= {"served": self.weights.clone(), "served_statistics": self.statistics.clone()}
-
-    def restore(self) -> None:
+    def _restore(self) -> None:
         self.weights.copy_(self.state.tensors["weights"])
         self.statistics.copy_(self.state.tensors["statistics"])
         self.state.tensors |= {"weights": self.weights, "statistics": self.statistics}
@@ -197,22 +158,15 @@ class _Training:
         with self._weights_that_predict():
             train_outputs, val_outputs = self._outputs()
             train_loss, val_loss = self._mean_loss(train_outputs, self.train), self._mean_loss(val_outputs, self.val)
-            if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
-                state.stopped = "non-finite"
-                return
-            spent = state.history[-1].seconds if state.history else 0.0
-            record = Epoch(
-                epoch=state.epoch + 1,
-                lr=lr,
-                train_loss=train_loss,
-                val_loss=val_loss,
-                train_score=task.score(train_outputs, self.train.targets, self.train.weight),
-                val_score=task.score(val_outputs, self.val.targets, self.val.weight),
-                seconds=spent + time.perf_counter() - started,
+            scores = Scores(
+                train_loss,
+                val_loss,
+                task.score(train_outputs, self.train.targets, self.train.weight),
+                task.score(val_outputs, self.val.targets, self.val.weight),
             )
-            state.history.append(record)
-            self._serve()
-        self._stop()
+            if record_epoch(self.plan, state, scores, lr=lr, seconds=time.perf_counter() - started):
+                state.tensors["served"].copy_(self.weights)
+                state.tensors["served_statistics"].copy_(self.statistics)
 
     @contextmanager
     def _weights_that_predict(self) -> Iterator[None]:
@@ -236,24 +190,8 @@ class _Training:
             train_outputs = torch.cat([self.network(chunk) for chunk in train])
         return train_outputs, torch.cat([self.network(chunk) for chunk in val])
 
-    def _mean_loss(self, outputs: Tensor, part: _Part) -> float:
+    def _mean_loss(self, outputs: Tensor, part: Part) -> float:
         return float((self.plan.task.row_losses(outputs, part.targets) * part.weight).mean())
-
-    def _serve(self) -> None:
-        """Keep these weights for prediction: the best epoch's if the recipe stops early, else the latest."""
-        history = self.state.history
-        is_best = history[-1].val_loss < self.state.val_loss
-        if is_best or not self.recipe.of(StopMethod):
-            self.state.best_epoch = self.state.epoch
-            self.state.tensors["served"].copy_(self.weights)
-            self.state.tensors["served_statistics"].copy_(self.statistics)
-
-    def _stop(self) -> None:
-        val_losses = [record.val_loss for record in self.state.history]
-        if any(method.should_stop(val_losses) for method in self.recipe.of(StopMethod)):
-            self.state.stopped = "early"
-        if self.state.epoch >= self.plan.max_epochs:
-            self.state.stopped = "budget"
 
 
 def _chunks(inputs: Inputs, width: int) -> list[Inputs]:

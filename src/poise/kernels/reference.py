@@ -1,4 +1,4 @@
-"""Philox4x32-10 in plain torch.
+"""Random numbers and masks in plain torch: Philox4x32-10.
 
 Reference: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
 """
@@ -12,6 +12,10 @@ ROUNDS = 10
 WORD = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+
+LANES = 8  # 16-bit lanes of a block: two in each of its four words
+TILE_BLOCKS = 512
+MASK_LEVELS = 1 << 16
 
 
 def philox(counter: Tensor, key: tuple[int, int]) -> Tensor:
@@ -54,3 +58,32 @@ def words(key: int, step: int, num_blocks: int) -> Tensor:
     counter[2] = step & WORD
     counter[3] = (step >> 32) & WORD
     return philox(counter, (key & WORD, (key >> 32) & WORD))
+
+
+def drop_threshold(p: float) -> int:
+    """round(p · 2^16), kept below 2^16 so that something always survives."""
+    return min(round(p * MASK_LEVELS), MASK_LEVELS - 1)
+
+
+def keep_mask(key: int, step: int, num: int, p: float) -> Tensor:
+    """Inverted-dropout mask of `num` elements in float64: 0 with probability `p`, otherwise 1 / (effective keep rate).
+
+    Each element owns 16 bits and is dropped if they are below t = round(p · 2^16), so the effective drop rate is
+    t / 2^16; scaling by its complement keeps the mean exact. Elements come in tiles of 512 blocks. Within a tile of n
+    elements, m = ceil(n / 8), element e owns lane e // m of block e % m: lanes lie side by side, so that vector units
+    write them in order, and tiles are short, so that a mask is made where it is used. Lane l is the low (l even) or
+    high half of word l // 2.
+
+    Args:
+        key: 64-bit integer.
+        step: 64-bit integer.
+        num: Number of elements, ≥ 0.
+        p: Drop probability, in [0, 1).
+    """
+    size, threshold = TILE_BLOCKS * LANES, drop_threshold(p)
+    whole = num // size * TILE_BLOCKS
+    drawn = words(key, step, whole + -(-(num % size) // LANES))
+    lanes = torch.stack((drawn & 0xFFFF, drawn >> 16), dim=1).reshape(LANES, -1)
+    tiles = lanes[:, :whole].reshape(LANES, -1, TILE_BLOCKS).transpose(0, 1)
+    ordered = torch.cat((tiles.flatten(), lanes[:, whole:].flatten()))[:num]
+    return (ordered >= threshold).to(torch.float64).mul_(MASK_LEVELS / (MASK_LEVELS - threshold))

@@ -1,0 +1,99 @@
+"""A plan's rows as tensors, shared by the plans that see the same ones."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from poise.data import Encoder, Inputs
+from poise.methods import Batch
+from poise.train import Dataset, Plan, Rows, State
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The encoded training or validation rows of a plan.
+
+    Args:
+        inputs: What the network reads.
+        targets: (N, num_outputs) float.
+        weight: (N,) float, mean 1.
+    """
+
+    inputs: Inputs
+    targets: Tensor
+    weight: Tensor
+
+    def take(self, rows: Tensor) -> Batch:
+        """The rows `rows` (int64 indices) as a batch."""
+        return Batch(self.inputs.take(rows), self.targets[rows], self.weight[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Encoded:
+    """All that a plan sees of the table."""
+
+    encoder: Encoder
+    train: Part
+    val: Part
+
+
+def fit_encoders(plans: list[Plan], data: Dataset) -> list[Encoder]:
+    """The encoder of each plan, fitted on its training rows; plans that agree share one."""
+    fitted: dict[bytes, Encoder] = {}
+    for plan in plans:
+        network, name = plan.recipe.network, _name(plan)
+        if name not in fitted:
+            fitted[name] = Encoder.fit(
+                data.table, data.schema, plan.train_rows, numeric=network.numeric, num_bins=network.num_bins
+            )
+    return [fitted[_name(plan)] for plan in plans]
+
+
+def target_scaling(plan: Plan, data: Dataset) -> tuple[float, float]:
+    """Mean and standard deviation of a numeric target over the training rows; 0 and 1 for classes."""
+    if plan.task.kind != "regression":
+        return 0.0, 1.0
+    values, weight = data.target[plan.train_rows], data.weight[plan.train_rows]
+    mean = float((values * weight).sum() / weight.sum())
+    spread = math.sqrt(float(((values - mean) ** 2 * weight).sum() / weight.sum()))
+    return mean, spread or 1.0
+
+
+# Encoded rows live as long as a training holds them, so that many folds do not fill the memory.
+_SHARED: WeakKeyDictionary[Dataset, WeakValueDictionary[bytes, Encoded]] = WeakKeyDictionary()
+_LOCK = threading.Lock()
+
+
+def encoded(plan: Plan, state: State, data: Dataset) -> Encoded:
+    """The rows of `plan`, encoded as `state` says, shared with plans that see the same rows in the same way."""
+    name = _name(plan) + repr((plan.task, plan.dtype)).encode() + plan.val_rows.tobytes()
+    with _LOCK:
+        shared = _SHARED.setdefault(data, WeakValueDictionary())
+        found = shared.get(name)
+        if found is None:
+            encoder = Encoder.from_state(*state.encoder_state())
+            train, val = (_part(plan, state, data, encoder, rows) for rows in (plan.train_rows, plan.val_rows))
+            found = shared[name] = Encoded(encoder, train, val)
+        return found
+
+
+def _part(plan: Plan, state: State, data: Dataset, encoder: Encoder, rows: Rows) -> Part:
+    values = (torch.from_numpy(data.target[rows]) - state.target_mean) / state.target_scale
+    weight = torch.from_numpy(data.weight[rows])
+    return Part(
+        encoder.transform(data.table[rows], dtype=plan.dtype),
+        plan.task.targets(values.to(plan.dtype)),
+        (weight / weight.mean()).to(plan.dtype),
+    )
+
+
+def _name(plan: Plan) -> bytes:
+    network = plan.recipe.network
+    return hashlib.sha256(plan.train_rows.tobytes()).digest() + repr((network.numeric, network.num_bins)).encode()

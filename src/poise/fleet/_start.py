@@ -1,0 +1,30 @@
+"""Where every training begins, whichever engine goes on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from poise.data import Encoder
+from poise.fleet._encoded import fit_encoders, target_scaling
+from poise.train import Dataset, Plan, State, build_network, flatten_, running_statistics
+
+
+def start_states(plans: Sequence[Plan], data: Dataset) -> list[State]:
+    """Fresh states: encoders fitted on each plan's training rows, initial weights from its seed."""
+    encoders = fit_encoders(list(plans), data)
+    return [_start(plan, data, encoder) for plan, encoder in zip(plans, encoders, strict=True)]
+
+
+def _start(plan: Plan, data: Dataset, encoder: Encoder) -> State:
+    tensors, plain = encoder.to_state()
+    mean, scale = target_scaling(plan, data)
+    state = State({f"encoder.{name}": tensor for name, tensor in tensors.items()}, plain, mean, scale)
+    network = build_network(plan.recipe, encoder, plan.task, key=plan.key, dtype=plan.dtype).network
+    weights = flatten_(list(network.parameters()), plan.dtype)
+    statistics = flatten_(running_statistics(network), plan.dtype)
+    zeros = torch.zeros_like(weights)
+    state.tensors |= {"weights": weights, "exp_avg": zeros, "exp_avg_sq": zeros.clone(), "average": weights.clone()}
+    state.tensors |= {"statistics": statistics, "served": weights.clone(), "served_statistics": statistics.clone()}
+    return state

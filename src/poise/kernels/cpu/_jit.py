@@ -1,0 +1,87 @@
+"""How functions become machine code: once on a machine, then read from a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from llvmlite import binding
+
+from poise._errors import PoiseWarning
+
+# Sums may be reordered, which vector units need. NaN and infinity keep their meaning, since they mark a failed training.
+_FAST = {"contract", "reassoc", "nsz", "arcp"}
+_HERE = Path(__file__).parent
+
+HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f", False))
+VECTOR_BYTES = 64 if HAS_AVX512 else 32
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """A function that only machine code calls."""
+    return numba.njit(function, nogil=True, error_model="numpy", fastmath=_FAST)
+
+
+def exact(function: Callable[..., Any]) -> Any:
+    """The same for functions whose rounding is part of the method; only fused multiply-add is allowed."""
+    return numba.njit(function, nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+
+
+def entry(function: Callable[..., Any]) -> Any:
+    """A function that Python calls: compiled at its first use on a machine and kept on disk, without the GIL."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(_cache_folder(Path(inspect.getfile(function)).parent))
+    try:
+        return numba.njit(function, cache=True, **options)
+    except RuntimeError:  # Numba found no folder that it can write to
+        _warn_of_no_cache()
+        return numba.njit(function, **options)
+    finally:
+        numba.config.CACHE_DIR = before
+
+
+def is_compiled(function: Any) -> bool:
+    """Whether an `entry` needs no compiling: it was called before, or the cache on disk holds it."""
+    if function.signatures:
+        return True
+    cache = getattr(function, "_cache", None)
+    folder = Path(cache.cache_path) if cache is not None else None
+    return folder is not None and any(folder.glob(f"*{function.__name__}*.nbc"))
+
+
+@cache
+def _cache_folder(caller: Path) -> Path:
+    """A folder of its own for every state of the source: Numba notices a change of a function, not of what it calls."""
+    digest = hashlib.sha256()
+    for folder in sorted({_HERE, caller}):
+        for path in sorted(folder.glob("*.py")):
+            digest.update(path.read_bytes())
+    root = os.environ.get("NUMBA_CACHE_DIR") or _user_cache()
+    return Path(root) / "poise" / digest.hexdigest()[:16]
+
+
+def _user_cache() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home()))
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+@cache
+def _warn_of_no_cache() -> None:
+    warnings.warn(
+        "No folder can be written to keep compiled code, so every process compiles it anew, which takes some seconds. "
+        "Let NUMBA_CACHE_DIR name a folder that can be written.",
+        PoiseWarning,
+        stacklevel=2,
+    )

@@ -1,0 +1,187 @@
+"""Vector instructions that a compiler does not find by itself: matrix tiles, transposes, bits of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from poise.kernels.cpu._jit import VECTOR_BYTES
+
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _vector_type(element: ir.Type) -> ir.VectorType:
+    return ir.VectorType(element, VECTOR_BYTES // _size(element))
+
+
+def _size(element: ir.Type) -> int:
+    return 4 if isinstance(element, ir.FloatType) else 8
+
+
+def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
+    undefined = ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined)
+    first = builder.insert_element(undefined, value, _I32(0))
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+
+
+class _Lanes:
+    """Loads and stores of whole vectors, or of their first `live` lanes."""
+
+    def __init__(self, builder: ir.IRBuilder, element: ir.Type, live: ir.Value | None = None) -> None:
+        self.builder, self.element, self.type = builder, element, _vector_type(element)
+        self.count, self.mask = self.type.count, None
+        self.zero = ir.Constant(self.type, [ir.Constant(element, 0.0)] * self.count)
+        if live is not None:
+            numbers = ir.Constant(ir.VectorType(_I64, self.count), list(range(self.count)))
+            self.mask = builder.icmp_signed("<", numbers, _splat(builder, live, self.count))
+
+    def _at(self, base: ir.Value, offset: ir.Value) -> ir.Value:
+        return self.builder.bitcast(self.builder.gep(base, [offset]), self.type.as_pointer())
+
+    def _masked(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
+        suffix = f"v{self.count}f{8 * _size(self.element)}"
+        signature = ir.FunctionType(result, arguments)
+        return cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.masked.{name}.{suffix}.p0{suffix}")
+
+    def load(self, base: ir.Value, offset: ir.Value) -> ir.Value:
+        pointer, align = self._at(base, offset), _size(self.element)
+        if self.mask is None:
+            return self.builder.load(pointer, align=align)
+        function = self._masked("load", self.type, [pointer.type, _I32, self.mask.type, self.type])
+        return self.builder.call(function, [pointer, _I32(align), self.mask, self.zero])
+
+    def store(self, value: ir.Value, base: ir.Value, offset: ir.Value) -> None:
+        pointer, align = self._at(base, offset), _size(self.element)
+        if self.mask is None:
+            self.builder.store(value, pointer, align=align)
+        else:
+            function = self._masked("store", ir.VoidType(), [self.type, pointer.type, _I32, self.mask.type])
+            self.builder.call(function, [value, pointer, _I32(align), self.mask])
+
+    def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        signature = ir.FunctionType(self.type, [self.type] * 3)
+        name = f"llvm.fma.v{self.count}f{8 * _size(self.element)}"
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), [a, b, c])
+
+
+def tile(rows: int, vectors: int, *, masked: bool) -> Callable[..., None]:
+    """C[i, j] = Σ_k A[i, k] B[k, j] for `rows` rows and `vectors` vectors of columns, held in registers throughout.
+
+    The made function takes (a, a_row, a_column, b, b_row, c, c_row, depth, live): pointers, the distances of their rows
+    (and of A's columns) in elements, the length of the sum, ≥ 1, and, where masked, the number of columns.
+    """
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def product(_typing: Any, a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, c: Any, c_row: Any, depth: Any,
+                live: Any) -> Any:  # fmt: skip
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+            a, a_row, a_column, b, b_row, c, c_row, depth, live = arguments
+            lanes = _Lanes(builder, context.get_value_type(signature.args[0].dtype), live if masked else None)
+            before, loop = builder.block, builder.append_basic_block("depth")
+            after = builder.append_basic_block("store")
+            builder.branch(loop)
+            builder.position_at_end(loop)
+            k = builder.phi(_I64)
+            sums = [[builder.phi(lanes.type) for _ in range(vectors)] for _ in range(rows)]
+            b_k, a_k = builder.mul(k, b_row), builder.mul(k, a_column)
+            right = [lanes.load(b, builder.add(b_k, _I64(v * lanes.count))) for v in range(vectors)]
+            following = builder.add(k, _I64(1))
+            for i, row in enumerate(sums):
+                left = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(a_row, _I64(i)))]))
+                spread = _splat(builder, left, lanes.count)
+                for v, total in enumerate(row):
+                    grown = lanes.multiply_add(spread, right[v], total)
+                    total.add_incoming(lanes.zero, before)
+                    total.add_incoming(grown, loop)
+                    row[v] = grown
+            k.add_incoming(_I64(0), before)
+            k.add_incoming(following, loop)
+            builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+            builder.position_at_end(after)
+            for i, row in enumerate(sums):
+                for v, total in enumerate(row):
+                    lanes.store(total, c, builder.add(builder.mul(c_row, _I64(i)), _I64(v * lanes.count)))
+            return context.get_dummy_value()
+
+        whole = types.intp
+        return types.void(a, whole, whole, b, whole, c, whole, whole, whole), generate
+
+    made: Callable[..., None] = product
+    return made
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def transpose_block(_typing: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
+    """target[j, i] = source[i, j] for a square block as wide as a vector; rows lie `*_row` elements apart."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+        source, source_row, target, target_row = arguments
+        lanes = _Lanes(builder, context.get_value_type(signature.args[0].dtype))
+        rows = [lanes.load(source, builder.mul(source_row, _I64(i))) for i in range(lanes.count)]
+        step = 1
+        while step < lanes.count:
+            rows = _exchange(builder, rows, step)
+            step *= 2
+        for i, row in enumerate(rows):
+            lanes.store(row, target, builder.mul(target_row, _I64(i)))
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, target, types.intp), generate
+
+
+def _exchange(builder: ir.IRBuilder, rows: list[ir.Value], step: int) -> list[ir.Value]:
+    """Swap the off-diagonal parts of every 2 × 2 block of parts of `step` elements."""
+    count, done = len(rows), list(rows)
+    for i in range(count):
+        if i & step:
+            continue
+        upper = [j if not j & step else count + j - step for j in range(count)]
+        lower = [j + step if not j & step else count + j for j in range(count)]
+        for at, order in ((i, upper), (i + step, lower)):
+            mask = ir.Constant(ir.VectorType(_I32, count), order)
+            done[at] = builder.shuffle_vector(rows[i], rows[i + step], mask)
+    return done
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def pointer(_typing: Any, array: Any, offset: Any) -> Any:
+    """The address of element `offset` of a flat array."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
+        return builder.gep(data, [arguments[1]])
+
+    return types.CPointer(array.dtype)(array, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def float_of_bits(_typing: Any, bits: Any) -> Any:
+    """The floating-point number with these bits."""
+    result = {types.int32: types.float32, types.int64: types.float64}[bits]
+    return result(bits), lambda context, builder, signature, arguments: builder.bitcast(
+        arguments[0], context.get_value_type(result)
+    )
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def bits_of_float(_typing: Any, value: Any) -> Any:
+    """The bits of a floating-point number."""
+    result = {types.float32: types.int32, types.float64: types.int64}[value]
+    return result(value), lambda context, builder, signature, arguments: builder.bitcast(
+        arguments[0], context.get_value_type(result)
+    )
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def select(_typing: Any, condition: Any, a: Any, b: Any) -> Any:
+    """a where `condition` else b, both computed: a branch would keep a loop from becoming vectors."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+        return builder.select(*arguments)
+
+    return a(types.boolean, a, a), generate
