@@ -1,0 +1,83 @@
+"""The compiled engine: one variant per core, a whole epoch in one call into machine code."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+import torch
+
+from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._start import start_states
+from poise.fleet.compiled._training import CompiledTraining, Memory
+from poise.train import Dataset, Plan, State
+
+
+class CompiledEngine(Engine):
+    """Trains tabular networks on CPU cores, one variant per core, without barriers between them.
+
+    A variant gives the same bits alone, beside any others, and on any number of cores.
+
+    Args:
+        threads: Cores to use; None for as many as torch does.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = threads or torch.get_num_threads()
+
+    def start(self, plans: Sequence[Plan], data: Dataset) -> list[State]:
+        return start_states(plans, data)
+
+    def advance(
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
+    ) -> None:
+        work = _Queue(plans, states, data, until_epoch, on_epoch)
+        threads = min(self.threads, len(plans))
+        with ThreadPoolExecutor(max(1, threads), thread_name_prefix="poise") as pool:
+            workers = [pool.submit(work.run) for _ in range(threads)]
+            _wait(workers, work)
+
+
+def _wait(workers: list[Future[None]], work: _Queue) -> None:
+    """Until all are done; an interrupt or an error in one lets the others end their epoch first."""
+    try:
+        wait(workers, return_when=FIRST_EXCEPTION)
+    finally:
+        work.stopping.set()
+        wait(workers)
+    for worker in workers:
+        worker.result()
+
+
+class _Queue:
+    """Plans that wait for a core."""
+
+    def __init__(
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, until_epoch: int, on_epoch: OnEpoch
+    ) -> None:
+        self.plans, self.states, self.data, self.until_epoch, self.on_epoch = plans, states, data, until_epoch, on_epoch
+        self.waiting = iter(range(len(plans)))
+        self.lock, self.stopping = threading.Lock(), threading.Event()
+
+    def run(self) -> None:
+        """Train plan after plan until none waits."""
+        memory = Memory()
+        while not self.stopping.is_set():
+            with self.lock:
+                index = next(self.waiting, None)
+            if index is None:
+                return
+            self._train(index, memory)
+
+    def _train(self, index: int, memory: Memory) -> None:
+        state = self.states[index]
+        if state.stopped or state.epoch >= self.until_epoch:
+            return
+        training = CompiledTraining(self.plans[index], state, self.data, memory)
+        while not state.stopped and state.epoch < self.until_epoch and not self.stopping.is_set():
+            training.run_epoch()
+            with self.lock:
+                goes_on = self.on_epoch(index, state)
+            if not goes_on and not state.stopped:
+                state.stopped = "time"

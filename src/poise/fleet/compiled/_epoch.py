@@ -1,0 +1,159 @@
+"""What Python calls: an epoch of training, and the scores of a part of the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from poise.fleet.compiled._batch import change, encode, encode_backward, gather
+from poise.fleet.compiled._loss import add_scores, loss_gradient
+from poise.fleet.compiled._ops import backward, forward, value
+from poise.fleet.compiled._program import (
+    BATCH_NORM,
+    CAPACITY,
+    CHAIN,
+    CODE,
+    IN_WIDTH,
+    NORM,
+    NUM_OUTPUTS,
+    OUT_OFFSET,
+    RUNNING,
+    SMOOTHING,
+    SOURCE,
+    TASK,
+    WIDTH,
+)
+from poise.fleet.compiled._update import average, update
+from poise.kernels.cpu._jit import entry, inner
+
+
+@entry
+def train_epoch(
+    program: Any, data: Any, state: Any, buffers: Any, order: Any, bounds: Any, strengths: Any, rates: Any, step: int
+) -> None:
+    """Train one epoch in place.
+
+    Args:
+        program: The network and its recipe.
+        data: The training rows.
+        state: The flat vectors.
+        buffers: Memory.
+        order: (N,) int64, the order of the rows.
+        bounds: (steps + 1,) int64, where batches begin.
+        strengths: (steps, number of strengths) float64.
+        rates: (steps, number of averages) float64.
+        step: Optimizer steps done before.
+    """
+    outputs, task = program.sizes[NUM_OUTPUTS], program.sizes[TASK]
+    num_ops = program.ops.shape[0]
+    for index in range(bounds.size - 1):
+        rows = bounds[index + 1] - bounds[index]
+        now = strengths[index]
+        gather(data, buffers, order, bounds[index], bounds[index + 1])
+        change(program, buffers, now, step + index, rows, outputs)
+        x = value(buffers.values, program, 0, rows, program.sizes[IN_WIDTH])
+        encode(program, state, buffers.numeric, buffers.categorical, x)
+        forward(program, state, buffers, now, step + index, rows, 0, num_ops, True)
+        state.grad[:] = 0
+        out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
+        out_grad = value(buffers.grads, program, program.sizes[OUT_OFFSET], rows, outputs)
+        loss_gradient(task, out, buffers.targets, buffers.weight, now[SMOOTHING], out_grad)
+        backward(program, state, buffers, now, rows)
+        if program.tables.shape[0] > 0:
+            gx = value(buffers.grads, program, 0, rows, program.sizes[IN_WIDTH])
+            encode_backward(program, state, buffers.categorical, gx)
+        update(program, state, now, step + index, buffers.scratch)
+        for one in range(rates.shape[1]):
+            if rates[index, one] > 0:
+                average(state, rates[index, one])
+
+
+@entry
+def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, measure: bool, sums: Any) -> None:
+    """Add up losses and hits of all rows in eval mode; with `measure`, set the batch statistics to those of all rows.
+
+    A batch normalization needs the moments of all rows before the first row can pass. So the rows go through the
+    network up to there in chunks, what they are there is kept in `buffers.store`, and they go on from it.
+
+    Args:
+        program: The network and its recipe.
+        data: The rows.
+        state: The flat vectors; `statistics` may change.
+        buffers: Memory; `store` holds a row of the widest normalized value for each row of the data.
+        strengths: (number of strengths,) float64, not looked at in eval mode.
+        measure: Whether to measure statistics.
+        sums: (2,) float64, see `add_scores`.
+    """
+    capacity, num_rows, num_ops = program.sizes[CAPACITY], data.numeric.shape[0], program.ops.shape[0]
+    outputs = program.sizes[NUM_OUTPUTS]
+    first, stored = 0, -1
+    while first < num_ops:
+        last = _next_barrier(program, first + 1 if stored >= 0 else first) if measure else num_ops
+        width = program.ops[last][WIDTH] if last < num_ops else 1
+        mean, squares = np.zeros(width, np.float64), np.zeros(width, np.float64)
+        for start in range(0, num_rows, capacity):
+            rows = min(capacity, num_rows - start)
+            if stored >= 0:
+                _load(program, buffers, stored, start, rows)
+            else:
+                _encode_rows(program, data, state, buffers, start, rows)
+            forward(program, state, buffers, strengths, 0, rows, first, last, False)
+            if last < num_ops:
+                x = value(buffers.values, program, program.ops[last][SOURCE], rows, width)
+                _merge_moments(x, start, mean, squares)
+                buffers.store[start * width : (start + rows) * width] = x.reshape(rows * width)
+            else:
+                out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
+                add_scores(program.sizes[TASK], out, data.targets, data.weight, start, sums)
+        if last < num_ops:
+            running = program.ops[last][RUNNING]
+            for j in range(width):
+                state.statistics[running + j] = mean[j]
+                state.statistics[running + width + j] = squares[j] / num_rows
+        first, stored = last, last
+
+
+@inner
+def _next_barrier(program: Any, first: int) -> int:
+    """The next operation that normalizes over the batch, or the end."""
+    for index in range(first, program.ops.shape[0]):
+        if program.ops[index][CODE] == CHAIN and program.ops[index][NORM] == BATCH_NORM:
+            return index
+    return program.ops.shape[0]
+
+
+@inner
+def _load(program: Any, buffers: Any, op: int, start: int, rows: int) -> None:
+    width = program.ops[op][WIDTH]
+    x = value(buffers.values, program, program.ops[op][SOURCE], rows, width)
+    x.reshape(rows * width)[:] = buffers.store[start * width : (start + rows) * width]
+
+
+@inner
+def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, rows: int) -> None:
+    x = value(buffers.values, program, 0, rows, program.sizes[IN_WIDTH])
+    numeric = data.numeric[start : start + rows].reshape(rows * data.numeric.shape[1])
+    categorical = data.categorical[start : start + rows].reshape(rows * data.categorical.shape[1])
+    encode(program, state, numeric, categorical, x)
+
+
+@inner
+def _merge_moments(x: Any, count: int, mean: Any, squares: Any) -> None:
+    """Merge the moments of x's columns into those of `count` rows before (Chan et al. 1979), in float64."""
+    rows, width = x.shape
+    own, own_squares = np.zeros(width, np.float64), np.zeros(width, np.float64)
+    for r in range(rows):
+        for j in range(width):
+            own[j] += np.float64(x[r, j])
+    for j in range(width):
+        own[j] /= rows
+    for r in range(rows):
+        for j in range(width):
+            centered = np.float64(x[r, j]) - own[j]
+            own_squares[j] += centered * centered
+    total = count + rows
+    for j in range(width):
+        shift = own[j] - mean[j]
+        squares[j] += own_squares[j] + shift * shift * (np.float64(count) * rows / total)
+        mean[j] += shift * rows / total

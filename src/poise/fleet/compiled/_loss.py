@@ -1,0 +1,67 @@
+"""Losses of the tasks and their gradients: the twins of `functional.losses`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from poise.fleet.compiled._program import BINARY, MULTICLASS
+from poise.kernels.cpu._jit import inner
+
+
+@inner
+def loss_gradient(task: int, outputs: Any, targets: Any, weight: Any, smoothing: float, grad: Any) -> None:
+    """Gradient of the weighted mean loss in the outputs; targets (B · K,) flat, smoothed towards 1 / classes."""
+    rows, width = outputs.shape
+    number = outputs.dtype.type
+    share, one = number(1.0 / rows), number(1)
+    keep, neutral = number(1.0 - smoothing), number(smoothing / max(2, width))
+    for i in range(rows):
+        w = weight[i] * share
+        if task == BINARY:
+            t = keep * targets[i] + neutral
+            grad[i, 0] = w * (one / (one + number(math.exp(-np.float64(outputs[i, 0])))) - t)
+        elif task == MULTICLASS:
+            top, total, mass = outputs[i, 0], number(0), number(0)
+            for k in range(1, width):
+                top = max(top, outputs[i, k])
+            for k in range(width):
+                grad[i, k] = number(math.exp(outputs[i, k] - top))
+                total += grad[i, k]
+                mass += keep * targets[i * width + k] + neutral
+            for k in range(width):
+                t = keep * targets[i * width + k] + neutral
+                grad[i, k] = w * (grad[i, k] / total * mass - t)
+        else:
+            grad[i, 0] = w * number(2) * (outputs[i, 0] - targets[i])
+
+
+@inner
+def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
+    """Add to sums the weighted losses and the weighted hits (or squared residuals) of rows first, first + 1, … ."""
+    rows, width = outputs.shape
+    for i in range(rows):
+        w = np.float64(weight[first + i])
+        if task == BINARY:
+            z, t = np.float64(outputs[i, 0]), np.float64(targets[first + i, 0])
+            sums[0] += w * (max(z, 0.0) + math.log1p(math.exp(-abs(z))) - t * z)
+            sums[1] += w if (z > 0) == (t > 0.5) else 0.0
+        elif task == MULTICLASS:
+            best, wanted = 0, 0
+            for k in range(1, width):
+                best = k if outputs[i, k] > outputs[i, best] else best
+                wanted = k if targets[first + i, k] > targets[first + i, wanted] else wanted
+            total, linear, mass = 0.0, 0.0, 0.0
+            for k in range(width):
+                z, t = np.float64(outputs[i, k]) - np.float64(outputs[i, best]), np.float64(targets[first + i, k])
+                total += math.exp(z)
+                linear += t * z
+                mass += t
+            sums[0] += w * (mass * math.log(total) - linear)
+            sums[1] += w if best == wanted else 0.0
+        else:
+            residual = np.float64(outputs[i, 0]) - np.float64(targets[first + i, 0])
+            sums[0] += w * residual * residual
+            sums[1] += w * residual * residual

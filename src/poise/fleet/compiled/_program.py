@@ -1,0 +1,138 @@
+"""A network and its recipe as tables of numbers, which machine code walks through.
+
+One program is compiled for all networks: what differs between them is data. A *value* is a matrix with a row for each
+row of the batch; all values lie one after the other in a flat buffer, value v from `offset[v] · capacity` on, where the
+capacity is the largest number of rows. A *strength* is a number that may change from step to step.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+# What a row of `Program.ops` does, in column CODE.
+LINEAR, CHAIN, NOISE, DROP_PATH, ADD = range(5)
+# Its columns. Offsets of values are in columns of the batch, those of parameters in numbers; -1 where there is none.
+(
+    CODE,
+    SOURCE,  # offset of the value that is read
+    TARGET,  # offset of the value that is written
+    SOURCE_WIDTH,
+    WIDTH,  # of the target
+    WEIGHT,  # offset of a parameter
+    BIAS,
+    NORM,
+    GHOST_SIZE,
+    RUNNING,  # offset of running_mean in the statistics; running_var follows
+    ACTIVATION,
+    DROP,
+    STRENGTH,  # index of p or std
+    STREAM,  # index of the stream that names the random numbers
+    ACCUMULATE,  # 1 if the gradient of the source is added to one that is there
+    FIRST,  # first column of the source whose gradient is needed; SOURCE_WIDTH for none
+    MOMENTS,  # offset of mean and rstd in `Buffers.moments`, in units of their largest size
+    OTHER,  # ADD: offset of the second value
+    EPS,  # index in `Program.eps`
+    NUM_COLUMNS,
+) = range(20)
+NO_NORM, BATCH_NORM, LAYER_NORM = range(3)
+NO_DROP, DROPOUT, ALPHA_DROPOUT = range(3)
+BINARY, MULTICLASS, REGRESSION = range(3)
+# What a row of `Program.updates` does: (code, strength, bit set of roles).
+WEIGHT_DECAY, GRADIENT_CLIP, ADAM, L1, GROUP_LASSO, MAX_NORM = range(6)
+# What a row of `Program.batch` does: (code, strength, stream, stream, stream).
+MIXUP, FEATURE_MASK = range(2)
+# The first strengths are the same in every program.
+LEARNING_RATE, SMOOTHING, L2, NUM_FIXED = range(4)
+
+
+class Program(NamedTuple):
+    """What is to be computed. Integers are int64 arrays.
+
+    Args:
+        ops: (number of operations, NUM_COLUMNS): the network in order of execution.
+        eps: Added to variances.
+        sizes: See `Sizes`.
+        tables: (category columns, 4): offset of the table, rows, its width, column of the input value.
+        params: (number of parameters, 4): offset, rows, columns, role.
+        batch: Changes of the batch.
+        updates: Of gradients and weights, in order.
+        streams: uint64 seeds of the streams.
+        start: (D, T) left edges of bins, float.
+        slope: (D, T) likewise.
+        low: (D, T) bounds of the encoded number.
+        high: (D, T) likewise.
+        optimizer: β1, β2, eps and the factor of the learning rate of biases, float64.
+    """
+
+    ops: Any
+    eps: Any
+    sizes: Any
+    tables: Any
+    params: Any
+    batch: Any
+    updates: Any
+    streams: Any
+    start: Any
+    slope: Any
+    low: Any
+    high: Any
+    optimizer: Any
+
+
+# Entries of Program.sizes.
+(
+    CAPACITY,
+    NUM_CONTINUOUS,
+    NUM_NUMERIC,
+    NUM_CATEGORICAL,
+    IN_WIDTH,
+    OUT_OFFSET,
+    NUM_OUTPUTS,
+    TASK,
+    MOMENTS_SIZE,
+    TOTAL_WIDTH,
+    WIDEST,
+    NUM_SIZES,
+) = range(12)
+
+
+class Rows(NamedTuple):
+    """Encoded rows: numeric (N, D), categorical (N, C) int64, targets (N, K), weight (N,)."""
+
+    numeric: Any
+    categorical: Any
+    targets: Any
+    weight: Any
+
+
+class Weights(NamedTuple):
+    """The flat vectors of a State, and the gradient."""
+
+    weights: Any
+    grad: Any
+    exp_avg: Any
+    exp_avg_sq: Any
+    average: Any
+    statistics: Any
+
+
+class Buffers(NamedTuple):
+    """Memory for one training at a time; nothing is kept in it from one epoch to the next."""
+
+    values: Any
+    grads: Any
+    masks: Any
+    moments: Any
+    transposed: Any
+    scratch: Any
+    bits: Any
+    store: Any
+    numeric: Any
+    categorical: Any
+    other_numeric: Any
+    other_categorical: Any
+    targets: Any
+    other_targets: Any
+    weight: Any
+    other_weight: Any
+    order: Any

@@ -1,0 +1,131 @@
+"""One training of the compiled engine: a State's tensors as arrays, and what machine code needs beside them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from poise.fleet._encoded import Part, encoded
+from poise.fleet._record import Scores, record_epoch
+from poise.fleet.compiled._epoch import score, train_epoch
+from poise.fleet.compiled._lower import Lowered, lower
+from poise.fleet.compiled._program import LEARNING_RATE, Buffers, Rows, Weights
+from poise.methods import AverageMethod, Clock
+from poise.train import Dataset, Plan, State, batch_bounds, build_network
+
+
+class Memory:
+    """Buffers of one core, made larger when a training needs more."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[tuple[str, Any], NDArray[Any]] = {}
+
+    def buffers(self, lowered: Lowered, dtype: Any, num_rows: int) -> Buffers:
+        """Buffers for a training whose scores are of up to `num_rows` rows."""
+        sizes = lowered.buffer_sizes
+        cells, rows = sizes["cells"], sizes["rows"]
+        plain = ("values", "grads", "masks", "moments", "transposed", "scratch")
+        return Buffers(
+            **{name: self._array(name, sizes[name], dtype) for name in plain},
+            bits=self._array("bits", sizes["bits"], np.uint32),
+            store=self._array("store", num_rows * lowered.store_width, dtype),
+            numeric=self._array("numeric", cells, dtype),
+            categorical=self._array("categorical", cells, np.int64),
+            other_numeric=self._array("other_numeric", cells, dtype),
+            other_categorical=self._array("other_categorical", cells, np.int64),
+            targets=self._array("targets", cells, dtype),
+            other_targets=self._array("other_targets", cells, dtype),
+            weight=self._array("weight", rows, dtype),
+            other_weight=self._array("other_weight", rows, dtype),
+            order=self._array("order", rows, np.int64),
+        )
+
+    def _array(self, name: str, size: int, dtype: Any) -> NDArray[Any]:
+        found = self._arrays.get((name, dtype))
+        if found is None or found.size < size:
+            found = self._arrays[name, dtype] = np.zeros(max(1, size), dtype)
+        return found
+
+
+class CompiledTraining:
+    """A training in progress.
+
+    Args:
+        plan: What to train.
+        state: Where it stands; its tensors change in place.
+        data: The table.
+        memory: Of the core that trains it.
+    """
+
+    def __init__(self, plan: Plan, state: State, data: Dataset, memory: Memory) -> None:
+        self.plan, self.state = plan, state
+        rows = encoded(plan, state, data)
+        self.train, self.val = _rows(rows.train), _rows(rows.val)
+        bounds = batch_bounds(len(plan.train_rows), plan.recipe.budget.batch_size)
+        self.bounds = np.array([start for start, _ in bounds] + [bounds[-1][1]], dtype=np.int64)
+        self.num_steps = len(bounds) * plan.max_epochs
+        built = build_network(plan.recipe, rows.encoder, plan.task, key=plan.key, dtype=plan.dtype)
+        self.lowered = lower(plan, built, int(np.diff(self.bounds).max()))
+        most = max(len(plan.train_rows), len(plan.val_rows))
+        self.buffers = memory.buffers(self.lowered, self.train.numeric.dtype, most)
+        self.order_key = plan.key.stream("order")
+        self.methods = plan.recipe.of(AverageMethod)
+        arrays = {name: tensor.numpy() for name, tensor in state.tensors.items() if not name.startswith("encoder.")}
+        self.served, self.served_statistics = arrays.pop("served"), arrays.pop("served_statistics")
+        self.weights = Weights(grad=np.zeros_like(arrays["weights"]), **arrays)
+
+    def run_epoch(self) -> None:
+        """Train one epoch, score it and write it down."""
+        started = time.perf_counter()
+        state, lowered = self.state, self.lowered
+        steps = np.arange(state.step, state.step + len(self.bounds) - 1)
+        strengths = lowered.strengths.at(steps, self.num_steps)
+        rates = self._rates(steps)
+        order = self.order_key.at(state.epoch).permutation(len(self.train.numeric)).numpy()
+        train_epoch(
+            lowered.program, self.train, self.weights, self.buffers, order, self.bounds, strengths, rates, state.step
+        )
+        state.step += len(steps)
+        state.averaging = state.averaging or bool(rates.any())
+        weights = self.weights._replace(weights=self.weights.average) if state.averaging else self.weights
+        scores = self._scores(weights, strengths[-1])
+        lr = float(strengths[-1, LEARNING_RATE])
+        if record_epoch(self.plan, state, scores, lr=lr, seconds=time.perf_counter() - started):
+            self.served[:] = weights.weights
+            self.served_statistics[:] = weights.statistics
+
+    def _rates(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        rates = np.zeros((len(steps), len(self.methods)))
+        for i, step in enumerate(steps):
+            clock = Clock(int(step) + 1, len(steps), self.num_steps)
+            for j, method in enumerate(self.methods):
+                rates[i, j] = method.at(clock.progress).rate(clock)
+        return rates
+
+    def _scores(self, weights: Weights, strengths: NDArray[np.float64]) -> Scores:
+        found = []
+        for part, measure in ((self.train, True), (self.val, False)):
+            sums = np.zeros(2)
+            score(self.lowered.program, part, weights, self.buffers, strengths, measure, sums)
+            found.append((float(sums[0]) / len(part.weight), self._score(part, float(sums[1]))))
+        (train_loss, train_score), (val_loss, val_score) = found
+        return Scores(train_loss, val_loss, train_score, val_score)
+
+    def _score(self, part: Rows, total: float) -> float:
+        """Accuracy from the weight of the hits, or R² from the sum of squared residuals."""
+        weight = part.weight.astype(np.float64)
+        if self.plan.task.kind != "regression":
+            return float(total / weight.sum())
+        values = part.targets[:, 0].astype(np.float64)
+        mean = (values * weight).sum() / weight.sum()
+        spread = float(((values - mean) ** 2 * weight).sum())
+        # A constant target is predicted perfectly or not at all; R² has no better meaning there.
+        return 1 - total / spread if spread > 0 else float(total == 0)
+
+
+def _rows(part: Part) -> Rows:
+    arrays = (part.inputs.numeric, part.inputs.categorical, part.targets, part.weight)
+    return Rows(*(np.ascontiguousarray(one.numpy()) for one in arrays))
