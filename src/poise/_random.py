@@ -9,10 +9,13 @@ import hashlib
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from poise.kernels.reference import keep_mask, words
+from poise.kernels.cpu import streams
+
+_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 @dataclass(frozen=True)
@@ -43,21 +46,17 @@ class Key:
 
     def _words(self, num_words: int) -> Tensor:
         # Planar: word w of all blocks lies side by side, which is the order in which vector units make them.
-        return words(self.seed, self.step, -(-num_words // 4)).flatten()[:num_words]
+        return torch.from_numpy(streams.words(num_words, self.seed, self.step).astype(np.int64))
 
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Uniform numbers in [0, 1), multiples of 2^-24, the same in every dtype."""
-        high = self._words(math.prod(shape)) >> 8
-        return (high.to(torch.float64) * 2.0**-24).to(dtype).reshape(shape)
+        drawn = streams.uniform(math.prod(shape), self.seed, self.step, _DTYPES.get(dtype, np.float64))
+        return torch.from_numpy(drawn).to(dtype).reshape(shape)
 
     def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """Standard normal numbers by Box and Muller (1958), computed in float64."""
-        num = math.prod(shape)
-        half = -(-num // 2)
-        u = (self._words(2 * half).to(torch.float64) + 0.5) * 2.0**-32
-        radius, angle = torch.sqrt(-2 * torch.log(u[:half])), 2 * math.pi * u[half:]
-        both = torch.cat((radius * torch.cos(angle), radius * torch.sin(angle)))
-        return both[:num].to(dtype).reshape(shape)
+        drawn = streams.normal(math.prod(shape), self.seed, self.step, _DTYPES.get(dtype, np.float64))
+        return torch.from_numpy(drawn).to(dtype).reshape(shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Integers in [0, high), high ≤ 2^31, by multiply and shift."""
@@ -65,8 +64,9 @@ class Key:
 
     def permutation(self, num: int) -> Tensor:
         """A permutation of 0 … num - 1: the order that sorts 63-bit random numbers."""
-        drawn = self._words(2 * num)
-        return torch.argsort((drawn[:num] << 31) | (drawn[num:] >> 1), stable=True)
+        drawn = streams.words(2 * num, self.seed, self.step).astype(np.int64)
+        # 63 random bits hardly ever tie, and without ties every sort gives the same order; this one uses vector units.
+        return torch.from_numpy(np.argsort((drawn[:num] << 31) | (drawn[num:] >> 1)))
 
     def keep_mask(self, *shape: int, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
         """Inverted-dropout mask: 0 with probability `p`, otherwise 1 / (effective keep rate).
@@ -78,7 +78,8 @@ class Key:
             p: Drop probability, in [0, 1).
             dtype: Of the mask.
         """
-        return keep_mask(self.seed, self.step, math.prod(shape), p).to(dtype).reshape(shape)
+        drawn = streams.keep_mask(math.prod(shape), self.seed, self.step, p, _DTYPES.get(dtype, np.float64))
+        return torch.from_numpy(drawn).to(dtype).reshape(shape)
 
     def beta(self, alpha: float, *shape: int) -> Tensor:
         """Beta(alpha, alpha) numbers in float64 by inversion of the distribution function."""

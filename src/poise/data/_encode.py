@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ class Encoder:
         """Number of scaled numbers, which come first in `Inputs.numeric`."""
         return len(self.schema.of("number")) + 2 * len(self.schema.of("date"))
 
-    @property
+    @cached_property
     def num_numeric(self) -> int:
         """Number of columns of `Inputs.numeric`."""
         return len(self._numeric_names())

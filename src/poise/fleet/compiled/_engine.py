@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 import torch
 
+from poise.fleet._encoded import Encoded
 from poise.fleet._engine import Engine, OnEpoch
 from poise.fleet._start import start_states
 from poise.fleet.compiled._training import CompiledTraining, Memory
 from poise.train import Dataset, Plan, State
+
+_RECENT = 8
 
 
 class CompiledEngine(Engine):
@@ -59,6 +63,8 @@ class _Queue:
         self.plans, self.states, self.data, self.until_epoch, self.on_epoch = plans, states, data, until_epoch, on_epoch
         self.waiting = iter(range(len(plans)))
         self.lock, self.stopping = threading.Lock(), threading.Event()
+        # Plans that follow each other often see the same rows, which then need not be encoded again.
+        self.recent: deque[Encoded] = deque(maxlen=_RECENT)
 
     def run(self) -> None:
         """Train plan after plan until none waits."""
@@ -75,6 +81,7 @@ class _Queue:
         if state.stopped or state.epoch >= self.until_epoch:
             return
         training = CompiledTraining(self.plans[index], state, self.data, memory)
+        self.recent.append(training.rows)
         while not state.stopped and state.epoch < self.until_epoch and not self.stopping.is_set():
             training.run_epoch()
             with self.lock:

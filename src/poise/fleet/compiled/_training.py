@@ -62,12 +62,12 @@ class CompiledTraining:
 
     def __init__(self, plan: Plan, state: State, data: Dataset, memory: Memory) -> None:
         self.plan, self.state = plan, state
-        rows = encoded(plan, state, data)
-        self.train, self.val = _rows(rows.train), _rows(rows.val)
+        self.rows = encoded(plan, state, data)
+        self.train, self.val = _rows(self.rows.train), _rows(self.rows.val)
         bounds = batch_bounds(len(plan.train_rows), plan.recipe.budget.batch_size)
         self.bounds = np.array([start for start, _ in bounds] + [bounds[-1][1]], dtype=np.int64)
         self.num_steps = len(bounds) * plan.max_epochs
-        built = build_network(plan.recipe, rows.encoder, plan.task, key=plan.key, dtype=plan.dtype)
+        built = build_network(plan.recipe, self.rows.encoder, plan.task, key=plan.key, dtype=plan.dtype)
         self.lowered = lower(plan, built, int(np.diff(self.bounds).max()))
         most = max(len(plan.train_rows), len(plan.val_rows))
         self.buffers = memory.buffers(self.lowered, self.train.numeric.dtype, most)
