@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from poise._errors import DataError, TrainingError
 from poise._random import Key
 from poise.data import Schema, check_columns, infer_schema, split_rows
-from poise.fleet import Engine, Fleet, PlainEngine, within_time
+from poise.fleet import Fleet, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
 
@@ -159,20 +159,19 @@ def _split(data: Dataset, task: Task, options: TrainingOptions) -> tuple[NDArray
 def _train(
     plans: list[Plan], data: Dataset, options: TrainingOptions, on_epoch: OnEpoch | None
 ) -> list[tuple[Plan, State]]:
-    engine = PlainEngine()
     if options.time_limit is not None:
-        plans = _fitted_plans(plans, data, engine, options)
-    fleet = Fleet(plans, data, folder=options.folder, engine=engine)
+        plans = _fitted_plans(plans, data, options)
+    fleet = Fleet(plans, data, folder=options.folder)
     states = fleet.run(time_limit=options.time_limit, on_epoch=on_epoch)
     return list(zip(plans, states, strict=True))
 
 
-def _fitted_plans(plans: list[Plan], data: Dataset, engine: Engine, options: TrainingOptions) -> list[Plan]:
+def _fitted_plans(plans: list[Plan], data: Dataset, options: TrainingOptions) -> list[Plan]:
     """Plans within the time limit. What was measured once is kept in the folder, so that a resumed run repeats it."""
     path = options.folder / "epochs.json" if options.folder else None
     if path is not None and path.exists():
         return [plan.with_max_epochs(epochs) for plan, epochs in zip(plans, json.loads(path.read_bytes()), strict=True)]
-    fitted = within_time(plans, data, engine, options.time_limit or 0.0)
+    fitted = within_time(plans, data, options.time_limit or 0.0)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_json([plan.max_epochs for plan in fitted]))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
+from poise.fleet._start import start_states
 from poise.train import Dataset, Plan, State
 
 OnEpoch = Callable[[int, State], bool]
@@ -12,14 +14,37 @@ OnEpoch = Callable[[int, State], bool]
 
 
 class Engine(ABC):
-    """Trains plans. All engines see the same random numbers and are held against `PlainEngine` by tests."""
+    """Trains plans. All engines see the same random numbers and are held against `PlainEngine` by tests.
 
-    @abstractmethod
+    A state belongs to no engine: one may go on where another stopped.
+    """
+
+    name: ClassVar[str]
+
     def start(self, plans: Sequence[Plan], data: Dataset) -> list[State]:
         """Fresh states: encoders fitted on each plan's training rows, initial weights from its seed."""
+        return start_states(plans, data)
+
+    @abstractmethod
+    def why_not(self, plan: Plan) -> str:
+        """What of `plan` this engine cannot do, by name; "" if it can do all."""
 
     @abstractmethod
     def advance(
         self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
     ) -> None:
-        """Train each state in place until it has done `until_epoch` epochs or has stopped."""
+        """Train each state in place until it has done `until_epoch` epochs or has stopped.
+
+        When interrupted, every state is left as it was at the end of one of its epochs.
+        """
+
+    def parallelism(self) -> int:
+        """How many plans train at the same time."""
+        return 1
+
+    def preparation(self, plans: Sequence[Plan]) -> str:
+        """What `prepare` has to do that takes long, for the progress line; "" if nothing."""
+        return ""
+
+    def prepare(self, plans: Sequence[Plan]) -> None:  # noqa: B027 - most engines have nothing to prepare
+        """Do work that is needed once on a machine or in a process before `plans` are trained."""

@@ -1,4 +1,4 @@
-"""Many plans, trained side by side or one after the other, whichever the engine does, and safe from interruption."""
+"""Many plans, trained side by side, and safe from interruption."""
 
 from __future__ import annotations
 
@@ -6,77 +6,130 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from poise._errors import ResumeError
-from poise.fleet._engine import Engine
-from poise.fleet._plain import PlainEngine
+from poise.fleet._choice import choose, default_engines, explain
+from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._memory import check_fits
+from poise.fleet._pace import Pace, Stopwatch
+from poise.fleet._start import start_states
 from poise.train import Dataset, Plan, State, load_state, remove_leftovers, save_state, to_json, write_atomically
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
+OnPlanEpoch = Callable[[int, Plan, State], None]
 
 
 class Fleet:
-    """Trains plans on one table; with a folder, continues where a killed process left off, bit for bit.
+    """Trains plans on one table, each on the fastest engine that can; with a folder, continues where a killed process
+    left off, bit for bit.
+
+    Memory is that of the states, seven vectors as long as the weights for each plan, and for each core the buffers of
+    one training. It is taken when the fleet is made.
 
     Args:
         plans: What to train.
         data: The table that the plans' rows point into.
         folder: For checkpoints, made if missing; None keeps nothing on disk.
-        engine: Who trains; the plain engine if None.
+        engines: Who may train, the fastest first; None for all engines for the CPU.
 
     Raises:
+        ConfigError: If no engine can train a plan.
         ResumeError: If the folder holds checkpoints of other plans or other data, or damaged ones.
+        TrainingError: If the plans do not fit into memory; it names how many would.
     """
 
     def __init__(
-        self, plans: Sequence[Plan], data: Dataset, *, folder: Path | None = None, engine: Engine | None = None
+        self,
+        plans: Sequence[Plan],
+        data: Dataset,
+        *,
+        folder: Path | None = None,
+        engines: Sequence[Engine] | None = None,
     ) -> None:
         self.plans, self.data, self.folder = list(plans), data, folder
-        self.engine = engine or PlainEngine()
-        self.states: list[State] = []
-        saved: list[State | None] = [None] * len(self.plans)
+        offered = default_engines() if engines is None else engines
+        self.choices = [choose(plan, offered) for plan in self.plans]
         if folder is not None:
             self._open(folder)
-            saved = [load_state(folder, f"plan-{index}") for index in range(len(self.plans))]
-        for plan, state in zip(self.plans, saved, strict=True):
-            self.states.append(state or self.engine.start([plan], data)[0])
+        self.states = self._start()
+        self.stopwatch = Stopwatch(self.plans, self.states)
+        self._saved_at = [time.monotonic()] * len(self.plans)
 
-    def run(
-        self,
-        *,
-        time_limit: float | None = None,
-        on_epoch: Callable[[int, Plan, State], None] | None = None,
-    ) -> list[State]:
+    def _start(self) -> list[State]:
+        saved: list[State | None] = [None] * len(self.plans)
+        if self.folder is not None:
+            saved = [load_state(self.folder, f"plan-{index}") for index in range(len(self.plans))]
+        missing = [index for index, state in enumerate(saved) if state is None]
+        fresh = start_states([self.plans[index] for index in missing], self.data, check=check_fits)
+        started = dict(zip(missing, fresh, strict=True))
+        return [state if state is not None else started[index] for index, state in enumerate(saved)]
+
+    def explain(self) -> str:
+        """Which engine trains which plans, and why not a faster one."""
+        return explain(self.plans, self.choices)
+
+    @property
+    def pace(self) -> Pace:
+        """Plans per second and time left."""
+        return self.stopwatch.read()
+
+    def run(self, *, time_limit: float | None = None, on_epoch: OnPlanEpoch | None = None) -> list[State]:
         """Train all plans to their end.
 
         Args:
             time_limit: Seconds after which each plan stops at the end of its epoch.
-            on_epoch: Called with the plan's index, the plan and its state after every epoch.
+            on_epoch: Called with the plan's index, the plan and its state after every epoch, one call at a time.
 
         Returns:
             The final states, in the order of the plans.
         """
+        until = max((plan.max_epochs for plan in self.plans), default=0)
+        return self.advance(until, time_limit=time_limit, on_epoch=on_epoch)
+
+    def advance(
+        self, until_epoch: int, *, time_limit: float | None = None, on_epoch: OnPlanEpoch | None = None
+    ) -> list[State]:
+        """Train every plan until it has done `until_epoch` epochs or has stopped.
+
+        Args:
+            until_epoch: ≥ 1. Calls with growing numbers give the bits of one call with the last.
+            time_limit: As in `run`.
+            on_epoch: As in `run`.
+
+        Returns:
+            The states, in the order of the plans.
+        """
         deadline = None if time_limit is None else time.monotonic() + time_limit
-        saved_at = time.monotonic()
+        self.stopwatch = Stopwatch(self.plans, self.states)
 
         def after_epoch(index: int, state: State) -> bool:
-            nonlocal saved_at
             if on_epoch is not None:
                 on_epoch(index, self.plans[index], state)
             goes_on = deadline is None or time.monotonic() < deadline
             if not goes_on and not state.stopped:
                 state.stopped = "time"
-            if state.stopped or time.monotonic() - saved_at > _SECONDS_BETWEEN_CHECKPOINTS:
-                self._save(index, state)
-                saved_at = time.monotonic()
+            if state.stopped or time.monotonic() - self._saved_at[index] > _SECONDS_BETWEEN_CHECKPOINTS:
+                self._save(index)
             return goes_on
 
-        until = max((plan.max_epochs for plan in self.plans), default=0)
-        self.engine.advance(self.plans, self.states, self.data, until_epoch=until, on_epoch=after_epoch)
+        for engine, indices in self._crews().items():
+            plans, states = [self.plans[index] for index in indices], [self.states[index] for index in indices]
+            engine.prepare(plans)
+            engine.advance(
+                plans, states, self.data, until_epoch=until_epoch, on_epoch=partial(_renumbered, after_epoch, indices)
+            )
         return self.states
+
+    def _crews(self) -> dict[Engine, list[int]]:
+        """The plans of each engine."""
+        crews: dict[Engine, list[int]] = {}
+        for index, choice in enumerate(self.choices):
+            crews.setdefault(choice.engine, []).append(index)
+        return crews
 
     def _open(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,9 +145,15 @@ class Fleet:
                 repair="Give the same data and options again, or an empty folder.",
             )
 
-    def _save(self, index: int, state: State) -> None:
+    def _save(self, index: int) -> None:
         if self.folder is not None:
-            save_state(state, self.folder, f"plan-{index}")
+            save_state(self.states[index], self.folder, f"plan-{index}")
+        self._saved_at[index] = time.monotonic()
+
+
+def _renumbered(after_epoch: OnEpoch, indices: list[int], position: int, state: State) -> bool:
+    """An engine counts its own plans; the fleet counts all."""
+    return after_epoch(indices[position], state)
 
 
 def fingerprint(data: Dataset) -> str:

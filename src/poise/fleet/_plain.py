@@ -14,7 +14,6 @@ from poise.data import Inputs
 from poise.fleet._encoded import Part, encoded
 from poise.fleet._engine import Engine, OnEpoch
 from poise.fleet._record import Scores, record_epoch
-from poise.fleet._start import start_states
 from poise.functional.schedule import value_at
 from poise.methods import AverageMethod, Batch, BatchMethod, Clock, Forward, LossMethod, UpdateMethod
 from poise.nn import set_step
@@ -37,8 +36,10 @@ _MAX_CELLS = 1 << 26  # rows times width that are scored in one pass: a quarter 
 class PlainEngine(Engine):
     """One plan at a time, on one thread, so that a plan gives the same bits on every number of cores."""
 
-    def start(self, plans: Sequence[Plan], data: Dataset) -> list[State]:
-        return start_states(plans, data)
+    name = "plain"
+
+    def why_not(self, plan: Plan) -> str:
+        return ""
 
     def advance(
         self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -11,10 +11,20 @@ from poise.fleet._encoded import fit_encoders, target_scaling
 from poise.train import Dataset, Plan, State, build_network, flatten_, running_statistics
 
 
-def start_states(plans: Sequence[Plan], data: Dataset) -> list[State]:
-    """Fresh states: encoders fitted on each plan's training rows, initial weights from its seed."""
-    encoders = fit_encoders(list(plans), data)
-    return [_start(plan, data, encoder) for plan, encoder in zip(plans, encoders, strict=True)]
+def start_states(plans: Sequence[Plan], data: Dataset, *, check: Callable[..., None] | None = None) -> list[State]:
+    """Fresh states: encoders fitted on each plan's training rows, initial weights from its seed.
+
+    Args:
+        plans: What is to be trained.
+        data: On what.
+        check: Called after each start as `check_fits` is.
+    """
+    states: list[State] = []
+    for plan, encoder in zip(plans, fit_encoders(list(plans), data), strict=True):
+        states.append(_start(plan, data, encoder))
+        if check is not None:
+            check(states[-1], started=len(states), waiting=len(plans) - len(states))
+    return states
 
 
 def _start(plan: Plan, data: Dataset, encoder: Encoder) -> State:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from poise import ResumeError
-from poise.fleet import Fleet, PlainEngine, within_time
+from poise.fleet import Engine, Fleet, PlainEngine, within_time
 from poise.fleet._fleet import fingerprint
 from poise.methods import BatchNorm, Dropout
 from poise.recipe import Budget, Network, Recipe
@@ -80,14 +80,16 @@ def test_fingerprint_sees_every_cell():
     assert fingerprint(data) != fingerprint(replace(data, weight=data.weight * 2))
 
 
-class Slow(PlainEngine):
+class Slow(Engine):
     """An engine whose epochs take a known time."""
 
     def __init__(self, paces):
         self.paces = paces
 
-    def start(self, plans, data):
-        return [State({}, {}) for _ in plans]
+    name = "slow"
+
+    def why_not(self, plan):
+        return ""
 
     def advance(self, plans, states, data, *, until_epoch, on_epoch):
         pace, epoch = self.paces[plans[0].seed], len(states[0].history)
@@ -98,12 +100,12 @@ class Slow(PlainEngine):
 def test_epochs_fit_the_time_and_quick_plans_leave_theirs_to_slow_ones():
     data = make_dataset()
     plans = [make_plan(replace(RECIPE, budget=Budget(100)), data, seed=seed) for seed in range(3)]
-    fitted = within_time(plans, data, Slow([0.001, 0.1, 0.1]), 4.0)
+    fitted = within_time(plans, data, 4.0, engines=[Slow([0.001, 0.1, 0.1])])
     epochs = [plan.max_epochs for plan in fitted]
     assert epochs[0] == 100
     assert epochs[1] == pytest.approx(18, abs=3)
     assert epochs[2] == pytest.approx(18, abs=3)
-    assert [plan.max_epochs for plan in within_time(plans, data, Slow([0.0, 0.0, 0.0]), 4.0)] == [100] * 3
+    assert [plan.max_epochs for plan in within_time(plans, data, 4.0, engines=[Slow([0.0, 0.0, 0.0])])] == [100] * 3
 
 
 def test_the_time_limit_stops_every_plan_and_something_predicts():

@@ -80,9 +80,7 @@ def _lerp_rows(own: Any, other: Any, partner: Any, rows: int, columns: int, lam:
 
 
 @inner
-def _hide(
-    program: Any, buffers: Any, p: float, numeric_key: Any, categorical_key: Any, step: int, rows: int
-) -> None:
+def _hide(program: Any, buffers: Any, p: float, numeric_key: Any, categorical_key: Any, step: int, rows: int) -> None:
     numbers, kinds = rows * program.sizes[NUM_NUMERIC], rows * program.sizes[NUM_CATEGORICAL]
     mask = buffers.masks  # no layer has drawn its own mask yet
     keep_mask(mask, numbers, numeric_key, step, p, buffers.scratch)

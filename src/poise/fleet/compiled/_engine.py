@@ -11,8 +11,11 @@ import torch
 
 from poise.fleet._encoded import Encoded
 from poise.fleet._engine import Engine, OnEpoch
-from poise.fleet._start import start_states
+from poise.fleet.compiled._epoch import score, train_epoch
 from poise.fleet.compiled._training import CompiledTraining, Memory
+from poise.fleet.compiled._unsupported import unsupported
+from poise.fleet.compiled._warm_up import warm_up
+from poise.kernels.cpu._jit import is_compiled
 from poise.train import Dataset, Plan, State
 
 _RECENT = 8
@@ -27,11 +30,25 @@ class CompiledEngine(Engine):
         threads: Cores to use; None for as many as torch does.
     """
 
+    name = "compiled"
+
     def __init__(self, threads: int | None = None) -> None:
         self.threads = threads or torch.get_num_threads()
 
-    def start(self, plans: Sequence[Plan], data: Dataset) -> list[State]:
-        return start_states(plans, data)
+    def why_not(self, plan: Plan) -> str:
+        return unsupported(plan)
+
+    def preparation(self, plans: Sequence[Plan]) -> str:
+        if all(is_compiled(function) for function in (train_epoch, score)):
+            return ""
+        return "compiling the engine for this machine, once; this takes up to a minute"
+
+    def prepare(self, plans: Sequence[Plan]) -> None:
+        for dtype in {plan.dtype for plan in plans}:
+            warm_up(dtype)
+
+    def parallelism(self) -> int:
+        return self.threads
 
     def advance(
         self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch

@@ -46,22 +46,22 @@ def train_epoch(
         step: Optimizer steps done before.
     """
     outputs, task = program.sizes[NUM_OUTPUTS], program.sizes[TASK]
-    num_ops = program.ops.shape[0]
+    num_ops, zero, training = program.ops.shape[0], np.int64(0), np.int64(1)  # a literal would be a type of its own
     for index in range(bounds.size - 1):
         rows = bounds[index + 1] - bounds[index]
         now = strengths[index]
         gather(data, buffers, order, bounds[index], bounds[index + 1])
         change(program, buffers, now, step + index, rows, outputs)
-        x = value(buffers.values, program, 0, rows, program.sizes[IN_WIDTH])
+        x = value(buffers.values, program, zero, rows, program.sizes[IN_WIDTH])
         encode(program, state, buffers.numeric, buffers.categorical, x)
-        forward(program, state, buffers, now, step + index, rows, 0, num_ops, True)
+        forward(program, state, buffers, now, step + index, rows, zero, num_ops, training)
         state.grad[:] = 0
         out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
         out_grad = value(buffers.grads, program, program.sizes[OUT_OFFSET], rows, outputs)
         loss_gradient(task, out, buffers.targets, buffers.weight, now[SMOOTHING], out_grad)
         backward(program, state, buffers, now, rows)
         if program.tables.shape[0] > 0:
-            gx = value(buffers.grads, program, 0, rows, program.sizes[IN_WIDTH])
+            gx = value(buffers.grads, program, zero, rows, program.sizes[IN_WIDTH])
             encode_backward(program, state, buffers.categorical, gx)
         update(program, state, now, step + index, buffers.scratch)
         for one in range(rates.shape[1]):
@@ -86,8 +86,8 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
         sums: (2,) float64, see `add_scores`.
     """
     capacity, num_rows, num_ops = program.sizes[CAPACITY], data.numeric.shape[0], program.ops.shape[0]
-    outputs = program.sizes[NUM_OUTPUTS]
-    first, stored = 0, -1
+    outputs, training, step = program.sizes[NUM_OUTPUTS], np.int64(0), np.int64(0)
+    first, stored = np.int64(0), np.int64(-1)
     while first < num_ops:
         last = _next_barrier(program, first + 1 if stored >= 0 else first) if measure else num_ops
         width = program.ops[last][WIDTH] if last < num_ops else 1
@@ -98,7 +98,7 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
                 _load(program, buffers, stored, start, rows)
             else:
                 _encode_rows(program, data, state, buffers, start, rows)
-            forward(program, state, buffers, strengths, 0, rows, first, last, False)
+            forward(program, state, buffers, strengths, step, rows, first, last, training)
             if last < num_ops:
                 x = value(buffers.values, program, program.ops[last][SOURCE], rows, width)
                 _merge_moments(x, start, mean, squares)
@@ -132,7 +132,7 @@ def _load(program: Any, buffers: Any, op: int, start: int, rows: int) -> None:
 
 @inner
 def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, rows: int) -> None:
-    x = value(buffers.values, program, 0, rows, program.sizes[IN_WIDTH])
+    x = value(buffers.values, program, np.int64(0), rows, program.sizes[IN_WIDTH])
     numeric = data.numeric[start : start + rows].reshape(rows * data.numeric.shape[1])
     categorical = data.categorical[start : start + rows].reshape(rows * data.categorical.shape[1])
     encode(program, state, numeric, categorical, x)

@@ -10,9 +10,37 @@ from numpy.typing import NDArray
 from torch import nn
 
 from poise.fleet.compiled._program import (
-    ACCUMULATE, ACTIVATION, ADD, ALPHA_DROPOUT, BATCH_NORM, BIAS, CHAIN, CODE, DROP, DROP_PATH, DROPOUT, EPS, FIRST,
-    GHOST_SIZE, LAYER_NORM, LINEAR, MOMENTS, NO_DROP, NO_NORM, NOISE, NORM, NUM_COLUMNS, OTHER, RUNNING, SOURCE,
-    SOURCE_WIDTH, STREAM, STRENGTH, TARGET, WEIGHT, WIDTH,
+    ACCUMULATE,
+    ACTIVATION,
+    ADD,
+    ALPHA_DROPOUT,
+    BATCH_NORM,
+    BIAS,
+    CHAIN,
+    CODE,
+    DROP,
+    DROP_PATH,
+    DROPOUT,
+    EPS,
+    FIRST,
+    GHOST_SIZE,
+    LAYER_NORM,
+    LINEAR,
+    MOMENTS,
+    NO_DROP,
+    NO_NORM,
+    NOISE,
+    NORM,
+    NUM_COLUMNS,
+    OTHER,
+    RUNNING,
+    SOURCE,
+    SOURCE_WIDTH,
+    STREAM,
+    STRENGTH,
+    TARGET,
+    WEIGHT,
+    WIDTH,
 )  # fmt: skip
 from poise.fleet.compiled._strengths import StrengthTable
 from poise.fleet.compiled._unsupported import Unsupported
@@ -62,9 +90,7 @@ class LoweredNetwork:
     store_width: int
 
 
-def lower_network(
-    built: BuiltNetwork, strengths: StrengthTable, streams: list[int], capacity: int
-) -> LoweredNetwork:
+def lower_network(built: BuiltNetwork, strengths: StrengthTable, streams: list[int], capacity: int) -> LoweredNetwork:
     """The operations of a TabularNetwork; strengths and streams of its layers are added to those given.
 
     Raises:

@@ -7,9 +7,36 @@ from typing import Any
 import numpy as np
 
 from poise.fleet.compiled._program import (
-    ACCUMULATE, ACTIVATION, ADD, ALPHA_DROPOUT, BATCH_NORM, BIAS, CAPACITY, CHAIN, CODE, DROP, DROP_PATH, EPS, FIRST,
-    GHOST_SIZE, LAYER_NORM, LINEAR, MOMENTS, MOMENTS_SIZE, NO_DROP, NO_NORM, NOISE, NORM, OTHER, RUNNING, SOURCE,
-    SOURCE_WIDTH, STREAM, STRENGTH, TARGET, WEIGHT, WIDTH,
+    ACCUMULATE,
+    ACTIVATION,
+    ADD,
+    ALPHA_DROPOUT,
+    BIAS,
+    CAPACITY,
+    CHAIN,
+    CODE,
+    DROP,
+    DROP_PATH,
+    EPS,
+    FIRST,
+    GHOST_SIZE,
+    LAYER_NORM,
+    LINEAR,
+    MOMENTS,
+    MOMENTS_SIZE,
+    NO_DROP,
+    NO_NORM,
+    NOISE,
+    NORM,
+    OTHER,
+    RUNNING,
+    SOURCE,
+    SOURCE_WIDTH,
+    STREAM,
+    STRENGTH,
+    TARGET,
+    WEIGHT,
+    WIDTH,
 )  # fmt: skip
 from poise.kernels.cpu._activation import activate, activate_backward
 from poise.kernels.cpu._jit import inner
@@ -86,7 +113,7 @@ def _ghost(rows: int, ghosts: int, index: int) -> Any:
 
 @inner
 def forward(
-    program: Any, state: Any, buffers: Any, strengths: Any, step: int, rows: int, first: int, last: int, training: bool
+    program: Any, state: Any, buffers: Any, strengths: Any, step: int, rows: int, first: int, last: int, training: int
 ) -> None:
     """Operations first … last - 1 on `rows` rows."""
     for index in range(first, last):
@@ -100,12 +127,12 @@ def forward(
             _chain(op, program, state, buffers, x, y, strengths, step, training)
         elif code == NOISE:
             y[:] = x
-            if training and strengths[op[STRENGTH]] > 0:
+            if training == 1 and strengths[op[STRENGTH]] > 0:
                 key = program.streams[op[STREAM]]
                 add_normal(y.reshape(y.size), y.size, strengths[op[STRENGTH]], key, step, buffers.bits)
         elif code == DROP_PATH:
             y[:] = x
-            if training and strengths[op[STRENGTH]] > 0:
+            if training == 1 and strengths[op[STRENGTH]] > 0:
                 mask = _flat(buffers.masks, program, op[TARGET], rows)
                 keep_mask(mask, rows, program.streams[op[STREAM]], step, strengths[op[STRENGTH]], buffers.scratch)
                 for r in range(rows):
@@ -123,7 +150,8 @@ def _linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
     rows, depth, width = x.shape[0], x.shape[1], y.shape[1]
     transpose(state.weights, op[WEIGHT], buffers.transposed, width, depth)
     flat_x, flat_y = x.reshape(x.size), y.reshape(y.size)
-    matmul(flat_x, 0, depth, 1, buffers.transposed, 0, width, flat_y, 0, width, rows, width, depth)
+    zero, one = np.int64(0), np.int64(1)  # a literal would be a type of its own, and compiled once more
+    matmul(flat_x, zero, depth, one, buffers.transposed, zero, width, flat_y, zero, width, rows, width, depth)
     if op[BIAS] >= 0:
         bias = state.weights[op[BIAS] : op[BIAS] + width]
         for r in range(rows):
@@ -133,7 +161,7 @@ def _linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
 
 @inner
 def _chain(
-    op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, strengths: Any, step: int, training: bool
+    op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, strengths: Any, step: int, training: int
 ) -> None:
     rows = x.shape[0]
     if op[NORM] == NO_NORM:
@@ -142,7 +170,7 @@ def _chain(
         _normalize(op, program, state, buffers, x, y, training)
     flat = y.reshape(y.size)
     activate(op[ACTIVATION], flat)
-    if training and op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0:
+    if training == 1 and op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0:
         p = strengths[op[STRENGTH]]
         mask = _flat(buffers.masks, program, op[TARGET], rows * op[WIDTH])
         keep_mask(mask, mask.size, program.streams[op[STREAM]], step, p, buffers.scratch)
@@ -171,13 +199,13 @@ def _alpha_drop(y: Any, mask: Any, p: float) -> None:
 
 
 @inner
-def _normalize(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, training: bool) -> None:
+def _normalize(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, training: int) -> None:
     rows, width, eps = x.shape[0], op[WIDTH], program.eps[op[EPS]]
     weight, bias = _affine(op, state.weights, buffers.scratch)
     mean, rstd = _moments(op, program, buffers)
     if op[NORM] == LAYER_NORM:
         layer_norm(x, rows, mean, rstd, weight, bias, eps, y)
-    elif training and rows > 1:
+    elif training == 1 and rows > 1:
         ghosts = _num_ghosts(op, rows)
         for ghost in range(ghosts):
             first, last = _ghost(rows, ghosts, ghost)
@@ -238,7 +266,8 @@ def _pass_on(op: Any, g: Any, gx: Any) -> None:
 def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
     rows, depth, width = x.shape[0], x.shape[1], g.shape[1]
     flat_x, flat_g = x.reshape(x.size), g.reshape(g.size)
-    matmul(flat_g, 0, 1, width, flat_x, 0, depth, state.grad, op[WEIGHT], depth, width, depth, rows)
+    zero, one = np.int64(0), np.int64(1)
+    matmul(flat_g, zero, one, width, flat_x, zero, depth, state.grad, op[WEIGHT], depth, width, depth, rows)
     if op[BIAS] >= 0:
         bias = state.grad[op[BIAS] : op[BIAS] + width]
         for r in range(rows):
@@ -247,7 +276,9 @@ def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any)
     first, wanted = op[FIRST], depth - op[FIRST]
     if wanted > 0:
         out = buffers.scratch if op[ACCUMULATE] == 1 else gx.reshape(gx.size)
-        matmul(flat_g, 0, width, 1, state.weights, op[WEIGHT] + first, depth, out, first, depth, rows, wanted, width)
+        matmul(
+            flat_g, zero, width, one, state.weights, op[WEIGHT] + first, depth, out, first, depth, rows, wanted, width
+        )
         if op[ACCUMULATE] == 1:
             into = gx.reshape(gx.size)
             for i in range(into.size):

@@ -41,7 +41,7 @@ class StrengthTable:
         return self._add_moving(lambda progress, _: np.array([function(float(one)) for one in progress]))
 
     def add_mixing(self, alpha: Strength, key: Key) -> int:
-        """The λ of each step, drawn from Beta(alpha, alpha) as `Key.beta` does; 1 where alpha is 0. Returns its index."""
+        """The λ of each step, drawn from Beta(alpha, alpha) as `Key.beta` does, 1 for alpha = 0; returns its index."""
 
         def draw(progress: Array, steps: NDArray[np.int64]) -> Array:
             counter = torch.zeros(4, len(steps), dtype=torch.int64)

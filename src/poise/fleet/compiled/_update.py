@@ -28,7 +28,11 @@ def update(program: Any, state: Any, strengths: Any, step: int, scratch: Any) ->
     if strengths[L2] > 0:
         _add_l2(program, state, strengths[L2])
     for index in range(program.updates.shape[0]):
-        code, strength, roles = program.updates[index, 0], strengths[program.updates[index, 1]], program.updates[index, 2]
+        code, strength, roles = (
+            program.updates[index, 0],
+            strengths[program.updates[index, 1]],
+            program.updates[index, 2],
+        )
         if code == WEIGHT_DECAY:
             _decay(program, state.weights, 1.0 - lr * strength, roles)
         elif code == GRADIENT_CLIP:
