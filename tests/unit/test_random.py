@@ -8,8 +8,7 @@ import torch
 from scipy import stats
 
 from poise._random import Key
-from poise.kernels.reference import drop_threshold
-from poise.kernels.reference import words
+from poise.kernels.reference import drop_threshold, words
 
 MANY = 1_000_000
 KEY = Key(2024).stream("test")

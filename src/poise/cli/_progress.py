@@ -26,6 +26,9 @@ def showing_progress() -> Iterator[Show]:
 
 
 def _line(now: Progress) -> None:
+    if now.note:
+        say(now.note)
+        return
     say(
         f"{now.name} ({now.index + 1} of {now.num_networks}): epoch {now.epoch} of {now.max_epochs}, "
         f"validation loss {now.val_loss:.4f}, {now.seconds:.1f} s"
@@ -43,6 +46,9 @@ def _bar() -> Iterator[Show]:
         tasks: dict[int, int] = {}
 
         def show(now: object) -> None:
+            if now.note:  # type: ignore[attr-defined]
+                bars.console.print(now.note, markup=False)  # type: ignore[attr-defined]
+                return
             index, name, total = now.index, now.name, now.max_epochs  # type: ignore[attr-defined]
             if index not in tasks:
                 tasks[index] = int(bars.add_task(name, total=total, loss=""))

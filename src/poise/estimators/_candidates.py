@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from poise._errors import DataError, TrainingError
 from poise._random import Key
 from poise.data import Schema, check_columns, infer_schema, split_rows
-from poise.fleet import Fleet, within_time
+from poise.fleet import Fleet, preparation, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
 
@@ -60,12 +60,14 @@ class TrainingOptions:
         val_fraction: Share of the rows for validation, in (0, 1).
         time_limit: Seconds for all candidates together, or None.
         folder: For checkpoints, or None.
+        on_note: Told what takes long before the first epoch.
     """
 
     seed: int = 0
     val_fraction: float = 0.2
     time_limit: float | None = None
     folder: Path | None = None
+    on_note: Callable[[str], None] | None = None
 
 
 def feature_schema(table: pl.DataFrame) -> Schema:
@@ -159,6 +161,9 @@ def _split(data: Dataset, task: Task, options: TrainingOptions) -> tuple[NDArray
 def _train(
     plans: list[Plan], data: Dataset, options: TrainingOptions, on_epoch: OnEpoch | None
 ) -> list[tuple[Plan, State]]:
+    note = preparation(plans)
+    if note and options.on_note is not None:
+        options.on_note(note)
     if options.time_limit is not None:
         plans = _fitted_plans(plans, data, options)
     fleet = Fleet(plans, data, folder=options.folder)

@@ -113,7 +113,7 @@ def _candidate(plain: dict[str, Any]) -> Candidate:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a fit stands: reported after every epoch of every network.
+    """Where a fit stands: reported after every epoch of every network, and before the first if that takes long.
 
     Args:
         name: Of the network's recipe.
@@ -123,6 +123,8 @@ class Progress:
         max_epochs: Epochs planned.
         val_loss: Of this epoch.
         seconds: Spent on this network.
+        note: What takes long before the first epoch, such as compiling on a new machine; else "". With a note, the
+            numbers are 0.
 
     Example:
         >>> Progress("bare", 0, 5, epoch=3, max_epochs=40, val_loss=0.5, seconds=1.2).epoch
@@ -136,3 +138,4 @@ class Progress:
     max_epochs: int
     val_loss: float | None
     seconds: float
+    note: str = ""

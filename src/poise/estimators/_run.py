@@ -110,7 +110,9 @@ def fit(
         finished = folder.finished()
         if finished is not None:
             return finished
-        options = TrainingOptions(seed, time_limit=seconds, folder=folder.checkpoints)
+        options = TrainingOptions(
+            seed, time_limit=seconds, folder=folder.checkpoints, on_note=_noting(progress, len(recipes))
+        )
         candidates = train_candidates(table.learn, table.task, recipes, options, _reporting(progress, len(recipes)))
         baseline = Baseline(candidates.data, table.task, seed)
         scored = score_candidates(candidates, baseline, table.test, Key(seed).stream("bootstrap"))
@@ -248,3 +250,9 @@ def _reporting(progress: Callable[[Progress], None] | None, num_networks: int) -
         )
 
     return on_epoch
+
+
+def _noting(progress: Callable[[Progress], None] | None, num_networks: int) -> Callable[[str], None] | None:
+    if progress is None:
+        return None
+    return lambda note: progress(Progress("", 0, num_networks, 0, 0, None, 0.0, note=note))

@@ -60,3 +60,10 @@ def explain(plans: Sequence[Plan], choices: Sequence[Choice]) -> str:
         shown = ", ".join(dict.fromkeys(names[:5])) + (", ..." if len(names) > 5 else "")
         lines.append(f"{count} plan{'s' if count > 1 else ''} ({shown}): {text}")
     return "\n".join(lines)
+
+
+def preparation(plans: Sequence[Plan], engines: Sequence[Engine] | None = None) -> str:
+    """What takes long before `plans` can be trained for the first time on this machine; "" if nothing does."""
+    offered = default_engines() if engines is None else engines
+    crew = dict.fromkeys(choose(plan, offered).engine for plan in plans)
+    return "; ".join(filter(None, (engine.preparation(plans) for engine in crew)))

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from poise import ResumeError
-from poise.fleet import Engine, Fleet, PlainEngine, within_time
+from poise.fleet import Engine, Fleet, within_time
 from poise.fleet._fleet import fingerprint
 from poise.methods import BatchNorm, Dropout
 from poise.recipe import Budget, Network, Recipe
-from poise.train import Epoch, State
+from poise.train import Epoch
 
 from ._tables import make_dataset, make_plan
 

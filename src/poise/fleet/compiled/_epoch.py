@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from poise.fleet.compiled._backward import backward
 from poise.fleet.compiled._batch import change, encode, encode_backward, gather
+from poise.fleet.compiled._forward import forward
 from poise.fleet.compiled._loss import add_scores, loss_gradient
-from poise.fleet.compiled._ops import backward, forward, value
 from poise.fleet.compiled._program import (
     BATCH_NORM,
     CAPACITY,
@@ -25,6 +26,7 @@ from poise.fleet.compiled._program import (
     WIDTH,
 )
 from poise.fleet.compiled._update import average, update
+from poise.fleet.compiled._values import value
 from poise.kernels.cpu._jit import entry, inner
 
 
@@ -115,7 +117,7 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
 
 
 @inner
-def _next_barrier(program: Any, first: int) -> int:
+def _next_barrier(program: Any, first: int) -> Any:
     """The next operation that normalizes over the batch, or the end."""
     for index in range(first, program.ops.shape[0]):
         if program.ops[index][CODE] == CHAIN and program.ops[index][NORM] == BATCH_NORM:

@@ -142,7 +142,7 @@ def _add_losses(plan: Plan, strengths: StrengthTable) -> None:
 
 
 def _batch_methods(plan: Plan, strengths: StrengthTable, streams: list[int]) -> list[tuple[int, ...]]:
-    rows = []
+    rows: list[tuple[int, ...]] = []
     for method in plan.recipe.of(BatchMethod):
         key = plan.key.stream("batch", type(method).__name__)
         if type(method) is Mixup:
@@ -169,7 +169,8 @@ def _update_methods(plan: Plan, strengths: StrengthTable) -> list[tuple[int, ...
 
 
 def _params(network: TabularNetwork) -> NDArray[np.int64]:
-    rows, offset = [], 0
+    rows: list[tuple[int, ...]] = []
+    offset = 0
     for weight in weights_of(network).values():
         size, first = weight.tensor.numel(), weight.tensor.shape[0]
         rows.append((offset, first, size // max(1, first), ROLES.index(weight.role)))

@@ -166,11 +166,12 @@ class _Lowering:
         )
 
     def _tables(self, column: int) -> list[tuple[int, ...]]:
-        rows = []
-        categories = self.built.network.categories
-        for table in () if categories is None else categories.tables:
-            size, width = table.weight.shape
-            rows.append((self.offsets[id(table.weight)], size, width, column))
+        rows: list[tuple[int, ...]] = []
+        for layer in self.built.network.modules():
+            if not isinstance(layer, nn.Embedding):
+                continue
+            size, width = layer.weight.shape
+            rows.append((self.offsets[id(layer.weight)], size, width, column))
             column += width
         return rows
 

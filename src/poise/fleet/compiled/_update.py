@@ -73,7 +73,7 @@ def _decay(program: Any, weights: Any, factor: float, roles: int) -> None:
 
 
 @inner
-def _norm_of(w: Any) -> float:
+def _norm_of(w: Any) -> Any:
     total = w.dtype.type(0)
     for i in range(w.size):
         total += w[i] * w[i]

@@ -14,13 +14,15 @@ from typing import Any
 
 import numba
 from llvmlite import binding
+from numba import config as _config
 
 from poise._errors import PoiseWarning
 
-# Sums may be reordered, which vector units need. NaN and infinity keep their meaning, since they mark a failed training.
+# Sums may be reordered, which vector units need. NaN and infinity keep their meaning: they mark a failed training.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 _HERE = Path(__file__).parent
 
+config: Any = _config  # its entries are made at run time
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f", False))
 VECTOR_BYTES = 64 if HAS_AVX512 else 32
 
@@ -38,15 +40,15 @@ def exact(function: Callable[..., Any]) -> Any:
 def entry(function: Callable[..., Any]) -> Any:
     """A function that Python calls: compiled at its first use on a machine and kept on disk, without the GIL."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(_cache_folder(Path(inspect.getfile(function)).parent))
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(_cache_folder(Path(inspect.getfile(function)).parent))
     try:
         return numba.njit(function, cache=True, **options)
     except RuntimeError:  # Numba found no folder that it can write to
         _warn_of_no_cache()
         return numba.njit(function, **options)
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before
 
 
 def is_compiled(function: Any) -> bool:

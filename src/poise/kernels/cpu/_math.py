@@ -1,7 +1,7 @@
 """Functions of single numbers, without branches, so that loops over them vectorize.
 
-In float32 these are our own polynomials, fitted for a relative error below 2^-23 of the largest value; in float64, where
-the compared engines must agree to 1e-9, they are the C library's.
+In float32 these are our own polynomials, fitted for an error below 2^-23 of the largest value. In float64, in which
+engines are compared to 1e-9, they are the C library's.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def log_of_uniform(word: Any) -> Any:
 
 @exact
 def cos_sin_of_turn(word: Any) -> Any:
-    """cos and sin of 2 π (word + 1/2) · 2^-32 for a 32-bit word, to 1e-13, by Taylor series within an eighth of a turn."""
+    """cos and sin of 2 π (word + 1/2) · 2^-32 for a 32-bit word, to 1e-13, by Taylor series in an eighth of a turn."""
     quadrant = (_l(word) + _l(0x20000000)) >> _l(30)
     x = (_d(_l(word) - (quadrant << _l(30))) + _d(0.5)) * _d(2 * math.pi * 2.0**-32)
     z = x * x

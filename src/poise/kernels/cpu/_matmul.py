@@ -1,7 +1,7 @@
 """Matrix products of the sizes that small networks have.
 
 BLAS libraries choose their kernels by a list of known CPUs, share one pool of threads between all callers, and are slow
-below a hundred rows. Here one core multiplies for one caller; the same shapes give the same bits everywhere on a machine.
+below a hundred rows. Here one core multiplies for one caller, and the same shapes always give the same bits.
 """
 
 from __future__ import annotations

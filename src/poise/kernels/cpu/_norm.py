@@ -53,7 +53,7 @@ def scale_columns(x: Any, first: int, last: int, mean: Any, rstd: Any, weight: A
 def batch_norm_backward(
     x: Any, g: Any, first: int, last: int, mean: Any, rstd: Any, weight: Any, weight_grad: Any, bias_grad: Any
 ) -> None:
-    """g ← gradient of x for the rows first … last - 1 that share `mean` and `rstd`; adds to those of weight and bias."""
+    """g ← gradient of x for the rows first … last - 1, which share moments; adds to those of weight and bias."""
     columns, share = x.shape[1], x.dtype.type(1.0 / (last - first))
     total, moment = np.zeros_like(mean), np.zeros_like(mean)
     for r in range(first, last):

@@ -6,13 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
+from numba import types as _types
+from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 
 from poise.kernels.cpu._jit import VECTOR_BYTES
 
+cgutils: Any = _cgutils
+types: Any = _types  # neither has annotations
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
+
+
+def _instruction(function: Callable[..., Any]) -> Any:
+    """A function that writes its own machine code; its arguments are types, and callers give values for them."""
+    return intrinsic(function)
 
 
 def _vector_type(element: ir.Type) -> ir.VectorType:
@@ -69,14 +76,14 @@ class _Lanes:
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), [a, b, c])
 
 
-def tile(rows: int, vectors: int, *, masked: bool) -> Callable[..., None]:
+def tile(rows: int, vectors: int, *, masked: bool) -> Any:
     """C[i, j] = Σ_k A[i, k] B[k, j] for `rows` rows and `vectors` vectors of columns, held in registers throughout.
 
     The made function takes (a, a_row, a_column, b, b_row, c, c_row, depth, live): pointers, the distances of their rows
     (and of A's columns) in elements, the length of the sum, ≥ 1, and, where masked, the number of columns.
     """
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @_instruction
     def product(_typing: Any, a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, c: Any, c_row: Any, depth: Any,
                 live: Any) -> Any:  # fmt: skip
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
@@ -111,11 +118,10 @@ def tile(rows: int, vectors: int, *, masked: bool) -> Callable[..., None]:
         whole = types.intp
         return types.void(a, whole, whole, b, whole, c, whole, whole, whole), generate
 
-    made: Callable[..., None] = product
-    return made
+    return product
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_instruction
 def transpose_block(_typing: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
     """target[j, i] = source[i, j] for a square block as wide as a vector; rows lie `*_row` elements apart."""
 
@@ -148,7 +154,7 @@ def _exchange(builder: ir.IRBuilder, rows: list[ir.Value], step: int) -> list[ir
     return done
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_instruction
 def pointer(_typing: Any, array: Any, offset: Any) -> Any:
     """The address of element `offset` of a flat array."""
 
@@ -159,7 +165,7 @@ def pointer(_typing: Any, array: Any, offset: Any) -> Any:
     return types.CPointer(array.dtype)(array, types.intp), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_instruction
 def float_of_bits(_typing: Any, bits: Any) -> Any:
     """The floating-point number with these bits."""
     result = {types.int32: types.float32, types.int64: types.float64}[bits]
@@ -168,7 +174,7 @@ def float_of_bits(_typing: Any, bits: Any) -> Any:
     )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_instruction
 def bits_of_float(_typing: Any, value: Any) -> Any:
     """The bits of a floating-point number."""
     result = {types.float32: types.int32, types.float64: types.int64}[value]
@@ -177,7 +183,7 @@ def bits_of_float(_typing: Any, value: Any) -> Any:
     )
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@_instruction
 def select(_typing: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where `condition` else b, both computed: a branch would keep a loop from becoming vectors."""
 

@@ -1,0 +1,153 @@
+"""Gradients of the operations of a program, on one core."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from poise.fleet.compiled._program import (
+    ACCUMULATE,
+    ACTIVATION,
+    ADD,
+    BIAS,
+    CHAIN,
+    CODE,
+    DROP,
+    DROP_PATH,
+    EPS,
+    FIRST,
+    LAYER_NORM,
+    LINEAR,
+    NO_DROP,
+    NO_NORM,
+    NOISE,
+    NORM,
+    OTHER,
+    SOURCE,
+    SOURCE_WIDTH,
+    STRENGTH,
+    TARGET,
+    WEIGHT,
+    WIDTH,
+)
+from poise.fleet.compiled._values import (
+    affine_grads_of,
+    affine_of,
+    flat_value,
+    ghost_bounds,
+    moments_of,
+    num_ghosts,
+    value,
+)
+from poise.kernels.cpu._activation import activate_backward
+from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._matmul import matmul
+from poise.kernels.cpu._norm import (
+    batch_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    scale_columns,
+    scale_columns_backward,
+)
+
+
+@inner
+def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) -> None:
+    """Gradients of all parameters and of the input value, given that of the output value."""
+    for index in range(program.ops.shape[0] - 1, -1, -1):
+        op = program.ops[index]
+        code = op[CODE]
+        x = value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH])
+        g = value(buffers.grads, program, op[TARGET], rows, op[WIDTH])
+        gx = value(buffers.grads, program, op[SOURCE], rows, op[SOURCE_WIDTH])
+        wanted = op[FIRST] < op[SOURCE_WIDTH]
+        if code == LINEAR:
+            _linear_backward(op, state, buffers, x, g, gx)
+        elif code == CHAIN and (wanted or op[NORM] != NO_NORM):
+            _chain_backward(op, program, state, buffers, x, g, strengths)
+            _pass_on(op, g, gx)
+        elif code == DROP_PATH and wanted:
+            if strengths[op[STRENGTH]] > 0:
+                mask = flat_value(buffers.masks, program, op[TARGET], rows)
+                for r in range(rows):
+                    for j in range(g.shape[1]):
+                        g[r, j] *= mask[r]
+            _pass_on(op, g, gx)
+        elif code == ADD:
+            other = value(buffers.grads, program, op[OTHER], rows, op[WIDTH])
+            other[:] = g
+            _pass_on(op, g, gx)
+        elif code == NOISE and wanted:
+            _pass_on(op, g, gx)
+
+
+@inner
+def _pass_on(op: Any, g: Any, gx: Any) -> None:
+    """gx ← g, or gx ← gx + g where the source is read by a later operation too."""
+    if op[ACCUMULATE] == 1:
+        for r in range(g.shape[0]):
+            for j in range(g.shape[1]):
+                gx[r, j] += g[r, j]
+    else:
+        gx[:] = g
+
+
+@inner
+def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
+    rows, depth, width = x.shape[0], x.shape[1], g.shape[1]
+    flat_x, flat_g = x.reshape(x.size), g.reshape(g.size)
+    zero, one = np.int64(0), np.int64(1)
+    matmul(flat_g, zero, one, width, flat_x, zero, depth, state.grad, op[WEIGHT], depth, width, depth, rows)
+    if op[BIAS] >= 0:
+        bias = state.grad[op[BIAS] : op[BIAS] + width]
+        for r in range(rows):
+            for j in range(width):
+                bias[j] += g[r, j]
+    first, wanted = op[FIRST], depth - op[FIRST]
+    if wanted > 0:
+        out = buffers.scratch if op[ACCUMULATE] == 1 else gx.reshape(gx.size)
+        matmul(
+            flat_g, zero, width, one, state.weights, op[WEIGHT] + first, depth, out, first, depth, rows, wanted, width
+        )
+        if op[ACCUMULATE] == 1:
+            into = gx.reshape(gx.size)
+            for i in range(into.size):
+                into[i] += out[i]
+
+
+@inner
+def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: Any, strengths: Any) -> None:
+    """g ← the gradient of x."""
+    rows, width = x.shape[0], op[WIDTH]
+    flat = g.reshape(g.size)
+    if op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0:
+        mask = flat_value(buffers.masks, program, op[TARGET], rows * width)
+        for i in range(flat.size):
+            flat[i] *= mask[i]
+    if op[NORM] == NO_NORM:
+        activate_backward(op[ACTIVATION], x.reshape(x.size), flat)
+        return
+    weight, bias = affine_of(op, state.weights, buffers.scratch)
+    weight_grad, bias_grad = affine_grads_of(op, state.grad, buffers.scratch)
+    mean, rstd = moments_of(op, program, buffers)
+    # What the activation read is computed once more, over the value that it wrote and that is not needed any longer.
+    u = value(buffers.values, program, op[TARGET], rows, width)
+    if op[NORM] == LAYER_NORM:
+        layer_norm(x, rows, mean, rstd, weight, bias, program.eps[op[EPS]], u)
+        activate_backward(op[ACTIVATION], u.reshape(u.size), flat)
+        layer_norm_backward(x, g, rows, mean, rstd, weight, weight_grad, bias_grad)
+        return
+    ghosts = num_ghosts(op, rows) if rows > 1 else 1
+    for ghost in range(ghosts):
+        first, last = ghost_bounds(rows, ghosts, ghost)
+        center, scale = mean[ghost * width : (ghost + 1) * width], rstd[ghost * width : (ghost + 1) * width]
+        scale_columns(x, first, last, center, scale, weight, bias, u)
+    activate_backward(op[ACTIVATION], u.reshape(u.size), flat)
+    for ghost in range(ghosts):
+        first, last = ghost_bounds(rows, ghosts, ghost)
+        center, scale = mean[ghost * width : (ghost + 1) * width], rstd[ghost * width : (ghost + 1) * width]
+        if rows > 1:
+            batch_norm_backward(x, g, first, last, center, scale, weight, weight_grad, bias_grad)
+        else:
+            scale_columns_backward(x, g, center, scale, weight, weight_grad, bias_grad)
