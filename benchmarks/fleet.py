@@ -1,0 +1,271 @@
+"""How fast fleets train, beside the same trainings in ordinary torch.
+
+    python -m benchmarks.fleet [--pairs 7] [--only sizes memory first_use cross_validation] [--out docs/fleet.md]
+
+Ratios are medians of interleaved pairs (ours, rival, ours, rival, ...), the rival in its best layout. Progress goes to
+stderr; the page goes to `--out` and to stdout, followed by all numbers as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import polars as pl
+import torch
+
+from benchmarks._rivals import OPTIMIZERS, SIZES, Rival, Size, table
+from benchmarks._roofs import describe_machine, roofs
+from poise.data import infer_schema
+from poise.fleet import Fleet, PlainEngine, default_engines
+from poise.methods import BatchNorm, Dropout, WeightDecay
+from poise.recipe import AdamW, Budget, Network, Recipe
+from poise.train import Binary, Dataset, Multiclass, Plan
+
+FLEET = 32
+_FLEETS = (1, 2, 8, 32, 128, 512)
+
+
+def note(text: str) -> None:
+    """One line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def dataset(size: Size) -> Dataset:
+    """The table of a size as a fleet takes it."""
+    x, y = table(size)
+    frame = pl.DataFrame({f"x{i}": column for i, column in enumerate(x.double().numpy().T)})
+    return Dataset(frame, infer_schema(frame), y.double().numpy(), np.ones(len(y)))
+
+
+def plans(size: Size, number: int, epochs: int) -> list[Plan]:
+    """Trainings that differ in seed and dose."""
+    rows = np.arange(size.rows + size.val_rows)
+    task = Binary() if size.outputs == 1 else Multiclass(size.classes)
+    made = []
+    for seed in range(number):
+        methods = (
+            BatchNorm(),
+            Dropout(p=size.p + 0.001 * seed / number, where="all"),
+            WeightDecay(weight_decay=size.weight_decay),
+        )
+        recipe = Recipe(
+            methods=methods,
+            optimizer=AdamW(lr=1e-3),
+            budget=Budget(max_epochs=epochs, batch_size=size.batch),
+            network=Network(width=size.width, depth=size.depth),
+        )
+        made.append(Plan(f"{size.name}{seed}", recipe, task, rows[: size.rows], rows[size.rows :], seed=seed))
+    return made
+
+
+class OurFleet:
+    """A fleet that goes on epoch by epoch."""
+
+    def __init__(self, size: Size, number: int, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self.fleet = Fleet(plans(size, number, epochs=100_000), dataset(size))
+        self.number, self.epoch = number, 0
+        self.advance(1)
+
+    def advance(self, epochs: int) -> float:
+        """Seconds for that many epochs of all variants."""
+        self.epoch += epochs
+        started = time.perf_counter()
+        self.fleet.advance(self.epoch)
+        return time.perf_counter() - started
+
+    def epochs_per_second(self, epochs: int) -> float:
+        """Epochs of training and scoring a second, all variants together."""
+        return epochs * self.number / self.advance(epochs)
+
+
+def best_rival(size: Size, cores: int) -> Rival:
+    """The fastest layout of ordinary torch."""
+    best, best_pace = None, 0.0
+    layouts = [(1, cores), (cores, 1)] if cores > 1 else [(1, 1)]
+    for processes, threads in layouts:
+        for optimizer in OPTIMIZERS:
+            rival = Rival(size, processes=processes, threads=threads, optimizer=optimizer)
+            pace = max(rival.epochs_per_second(1) for _ in range(3))
+            note(f"  {size.name}: torch, {rival.label}: {1e6 / pace / size.steps:.0f} us a step")
+            if pace > best_pace:
+                if best:
+                    best.close()
+                best, best_pace = rival, pace
+            else:
+                rival.close()
+    return best
+
+
+def measure_size(size: Size, cores: int, pairs: int) -> dict[str, object]:
+    """The ratio of one size."""
+    ours, rival = OurFleet(size, FLEET, cores), best_rival(size, cores)
+    ours.epochs_per_second(3)
+    found = []
+    for _ in range(pairs):
+        found.append((ours.epochs_per_second(3), rival.epochs_per_second(2)))
+    rival.close()
+    ratios = [a / b for a, b in found]
+    micro = [1e6 / median(column) / size.steps for column in zip(*found, strict=True)]
+    result = {
+        "size": size.name,
+        "ours_us": micro[0],
+        "rival_us": micro[1],
+        "rival": rival.label,
+        "ratio": median(ratios),
+        "low": min(ratios),
+        "high": max(ratios),
+        "gflops": size.flops / micro[0] / 1e3,
+    }
+    note(f"{size.name}: {micro[0]:.1f} us against {micro[1]:.0f}: {median(ratios):.1f}x")
+    return result
+
+
+def measure_memory(cores: int) -> list[dict[str, float]]:
+    """Time and memory of one variant in fleets of every size."""
+    size, rows = SIZES[0], []
+    for number in _FLEETS:
+        fleet = OurFleet(size, number, cores)
+        epochs = max(2, 256 // number)
+        busy = min(cores, number)
+        seconds = min(fleet.advance(epochs) for _ in range(5)) * busy / epochs / number
+        state = fleet.fleet.states[0]
+        taken = sum(one.numel() * one.element_size() for one in state.tensors.values())
+        rows.append({"variants": number, "core_ms_per_epoch": 1e3 * seconds, "variants_per_gib": 2**30 / taken})
+        note(f"{number} variants: {1e3 * seconds:.2f} ms of a core an epoch")
+    return rows
+
+
+def measure_first_use() -> dict[str, float]:
+    """Seconds until the first epoch on a new machine, and once more with the cache."""
+    code = (
+        "import time; s = time.perf_counter(); import torch; from poise.fleet.compiled._warm_up import warm_up;"
+        "t = time.perf_counter(); warm_up(torch.float32); print(time.perf_counter() - t)"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": folder}
+        found = [
+            float(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+            for _ in range(2)
+        ]
+    note(f"first use {found[0]:.1f} s, from the cache {found[1]:.1f} s")
+    return {"first": found[0], "cached": found[1]}
+
+
+def measure_cross_validation(cores: int) -> dict[str, float]:
+    """5 x 10 cross-validation of PoiseClassifier on segment: one fleet, and loops over single fits."""
+    from sklearn.model_selection import RepeatedStratifiedKFold
+
+    from benchmarks.datasets import load
+    from poise import PoiseClassifier, cross_validate
+
+    frame, target, _ = load("segment")
+    X, y = frame.drop(columns=[target]), frame[target]
+    folds = list(RepeatedStratifiedKFold(n_splits=10, n_repeats=5, random_state=0).split(X, y))
+    torch.set_num_threads(cores)
+    estimator = PoiseClassifier(recipe="batchnorm-2015")
+    started = time.perf_counter()
+    scores = cross_validate(estimator, X, y, cv=folds)["test_score"]
+    fleet = time.perf_counter() - started
+    note(f"segment, fleet of 50: {fleet:.1f} s, accuracy {np.mean(scores):.4f}")
+    loops = {}
+    for label, engines in (("compiled", default_engines()), ("plain torch", [PlainEngine()])):
+        some = folds[:: 10 if label == "plain torch" else 1]
+        started = time.perf_counter()
+        for train, test in some:
+            single = PoiseClassifier(recipe="batchnorm-2015")
+            single._engines = engines
+            single.fit(X.iloc[train], y.iloc[train]).score(X.iloc[test], y.iloc[test])
+        loops[label] = (time.perf_counter() - started) * len(folds) / len(some)
+        note(f"segment, loop of 50 single fits, {label}: {loops[label]:.1f} s")
+    return {"fleet": fleet, "loop_compiled": loops["compiled"], "loop_plain": loops["plain torch"]}
+
+
+def page(found: dict[str, object]) -> str:
+    """The measurement as Markdown."""
+    lines = ["# How fast fleets train, as measured", "", "`python -m benchmarks.fleet` wrote this page.", ""]
+    if "sizes" in found:
+        lines += [
+            f"A fleet of {FLEET} networks with batch normalization, dropout and weight decay after every hidden layer, "
+            "each with its own seed and dose, against the same training in torch in its best layout. Microseconds are "
+            "for one step of one network on the whole machine, permutation, batches and the scores of training and "
+            "validation rows after every epoch included; ours also measures exact statistics. Ratios are medians of "
+            "interleaved pairs, with their range.",
+            "",
+            "| size | network | batch | ours, us | torch, us | ratio | range | ours, GFLOP/s | best layout of torch |",
+            "|---|---|--:|--:|--:|--:|--:|--:|---|",
+        ]
+        for size, one in zip(SIZES, found["sizes"], strict=True):
+            shape = "-".join(map(str, [size.features, *[size.width] * size.depth, size.outputs]))
+            lines.append(
+                f"| {size.name} | {shape} | {size.batch} | {one['ours_us']:.1f} | {one['rival_us']:.0f} "
+                f"| **{one['ratio']:.1f}x** | {one['low']:.1f} to {one['high']:.1f} | {one['gflops']:.0f} "
+                f"| {one['rival']} |"
+            )
+        lines.append("")
+    if "memory" in found:
+        lines += ["| variants of S | ms of a core for an epoch of one | variants in a GiB |", "|--:|--:|--:|"]
+        for one in found["memory"]:
+            lines.append(
+                f"| {one['variants']} | {one['core_ms_per_epoch']:.2f} | {one['variants_per_gib']:,.0f} |"
+            )
+        lines.append("")
+    if "first_use" in found:
+        first = found["first_use"]
+        lines += [f"First use on a machine: {first['first']:.0f} s of compiling; from then on {first['cached']:.1f} s.", ""]
+    if "cross_validation" in found:
+        one = found["cross_validation"]
+        lines += [
+            "50 fits of `PoiseClassifier` on segment (5 x 10 cross-validation): "
+            f"{one['fleet']:.1f} s as one fleet, {one['loop_compiled']:.1f} s as a loop over single fits, "
+            f"{one['loop_plain']:.0f} s as a loop over single fits on the plain engine (ordinary torch).",
+            "",
+        ]
+    roof = found["roofs"]
+    lines += [
+        "## Where",
+        "",
+        f"{found['machine']}; {found['cores']} cores used. Roofs by torch: {roof['torch_gemm_gflops']:.0f} GFLOP/s in "
+        f"float32 products of 1024, {roof['copy_gb_per_s']:.0f} GB/s in copies. On a GPU nothing was measured.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, write the page, print it and the JSON."""
+    parts = ("sizes", "memory", "first_use", "cross_validation")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    cores = options.cores
+    found: dict[str, object] = {"machine": describe_machine(), "cores": cores, "roofs": roofs(cores)}
+    if "sizes" in options.only:
+        found["sizes"] = [measure_size(size, cores, options.pairs) for size in SIZES]
+    if "memory" in options.only:
+        found["memory"] = measure_memory(cores)
+    if "first_use" in options.only:
+        found["first_use"] = measure_first_use()
+    if "cross_validation" in options.only:
+        found["cross_validation"] = measure_cross_validation(cores)
+    text = page(found)
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
+    print(text)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
