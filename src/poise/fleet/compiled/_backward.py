@@ -34,6 +34,7 @@ from poise.fleet.compiled._program import (
 from poise.fleet.compiled._values import (
     affine_grads_of,
     affine_of,
+    copy,
     flat_value,
     ghost_bounds,
     moments_of,
@@ -41,10 +42,11 @@ from poise.fleet.compiled._values import (
     value,
 )
 from poise.kernels.cpu._activation import activate_backward
+from poise.kernels.cpu._columns import batch_norm_backward
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._matmul import matmul
 from poise.kernels.cpu._norm import (
-    batch_norm_backward,
+    add_rows,
     layer_norm,
     layer_norm_backward,
     scale_columns,
@@ -76,7 +78,7 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
             _pass_on(op, g, gx)
         elif code == ADD:
             other = value(buffers.grads, program, op[OTHER], rows, op[WIDTH])
-            other[:] = g
+            copy(g, other)
             _pass_on(op, g, gx)
         elif code == NOISE and wanted:
             _pass_on(op, g, gx)
@@ -90,7 +92,7 @@ def _pass_on(op: Any, g: Any, gx: Any) -> None:
             for j in range(g.shape[1]):
                 gx[r, j] += g[r, j]
     else:
-        gx[:] = g
+        copy(g, gx)
 
 
 @inner
@@ -100,10 +102,7 @@ def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any)
     zero, one = np.int64(0), np.int64(1)
     matmul(flat_g, zero, one, width, flat_x, zero, depth, state.grad, op[WEIGHT], depth, width, depth, rows)
     if op[BIAS] >= 0:
-        bias = state.grad[op[BIAS] : op[BIAS] + width]
-        for r in range(rows):
-            for j in range(width):
-                bias[j] += g[r, j]
+        add_rows(g, zero, rows, state.grad[op[BIAS] : op[BIAS] + width])
     first, wanted = op[FIRST], depth - op[FIRST]
     if wanted > 0:
         out = buffers.scratch if op[ACCUMULATE] == 1 else gx.reshape(gx.size)
@@ -142,7 +141,7 @@ def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: 
     for ghost in range(ghosts):
         first, last = ghost_bounds(rows, ghosts, ghost)
         center, scale = mean[ghost * width : (ghost + 1) * width], rstd[ghost * width : (ghost + 1) * width]
-        scale_columns(x, first, last, center, scale, weight, bias, u)
+        scale_columns(x, first, last, center, scale, weight, bias, u, buffers.rows)
     activate_backward(op[ACTIVATION], u.reshape(u.size), flat)
     for ghost in range(ghosts):
         first, last = ghost_bounds(rows, ghosts, ghost)

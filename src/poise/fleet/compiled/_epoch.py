@@ -26,7 +26,8 @@ from poise.fleet.compiled._program import (
     WIDTH,
 )
 from poise.fleet.compiled._update import average, update
-from poise.fleet.compiled._values import value
+from poise.fleet.compiled._values import copy, value
+from poise.kernels.cpu._columns import column_moments
 from poise.kernels.cpu._jit import entry, inner
 
 
@@ -103,8 +104,8 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
             forward(program, state, buffers, strengths, step, rows, first, last, training)
             if last < num_ops:
                 x = value(buffers.values, program, program.ops[last][SOURCE], rows, width)
-                _merge_moments(x, start, mean, squares)
-                buffers.store[start * width : (start + rows) * width] = x.reshape(rows * width)
+                _merge_moments(x, start, mean, squares, buffers.rows)
+                copy(x, buffers.store[start * width : (start + rows) * width])
             else:
                 out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
                 add_scores(program.sizes[TASK], out, data.targets, data.weight, start, sums)
@@ -129,7 +130,7 @@ def _next_barrier(program: Any, first: int) -> Any:
 def _load(program: Any, buffers: Any, op: int, start: int, rows: int) -> None:
     width = program.ops[op][WIDTH]
     x = value(buffers.values, program, program.ops[op][SOURCE], rows, width)
-    x.reshape(rows * width)[:] = buffers.store[start * width : (start + rows) * width]
+    copy(buffers.store[start * width : (start + rows) * width], x)
 
 
 @inner
@@ -141,21 +142,13 @@ def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, 
 
 
 @inner
-def _merge_moments(x: Any, count: int, mean: Any, squares: Any) -> None:
+def _merge_moments(x: Any, count: int, mean: Any, squares: Any, rows: Any) -> None:
     """Merge the moments of x's columns into those of `count` rows before (Chan et al. 1979), in float64."""
-    rows, width = x.shape
-    own, own_squares = np.zeros(width, np.float64), np.zeros(width, np.float64)
-    for r in range(rows):
-        for j in range(width):
-            own[j] += np.float64(x[r, j])
+    number, width = x.shape
+    own, var = rows[:width], rows[width : 2 * width]
+    column_moments(x, np.int64(0), number, own, var)
+    total = count + number
     for j in range(width):
-        own[j] /= rows
-    for r in range(rows):
-        for j in range(width):
-            centered = np.float64(x[r, j]) - own[j]
-            own_squares[j] += centered * centered
-    total = count + rows
-    for j in range(width):
-        shift = own[j] - mean[j]
-        squares[j] += own_squares[j] + shift * shift * (np.float64(count) * rows / total)
-        mean[j] += shift * rows / total
+        shift = np.float64(own[j]) - mean[j]
+        squares[j] += np.float64(var[j]) * number + shift * shift * (np.float64(count) * number / total)
+        mean[j] += shift * number / total

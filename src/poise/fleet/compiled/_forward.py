@@ -32,11 +32,12 @@ from poise.fleet.compiled._program import (
     WEIGHT,
     WIDTH,
 )
-from poise.fleet.compiled._values import affine_of, flat_value, ghost_bounds, moments_of, num_ghosts, value
+from poise.fleet.compiled._values import affine_of, copy, flat_value, ghost_bounds, moments_of, num_ghosts, value
 from poise.kernels.cpu._activation import activate
+from poise.kernels.cpu._columns import column_moments
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._matmul import matmul, transpose
-from poise.kernels.cpu._norm import column_moments, layer_norm, rsqrt, scale_columns
+from poise.kernels.cpu._norm import layer_norm, rsqrt, scale_columns
 from poise.kernels.cpu._philox import add_normal, keep_mask
 
 # Where SELU saturates: -scale · alpha of Klambauer et al.
@@ -58,12 +59,12 @@ def forward(
         elif code == CHAIN:
             _chain(op, program, state, buffers, x, y, strengths, step, training)
         elif code == NOISE:
-            y[:] = x
+            copy(x, y)
             if training == 1 and strengths[op[STRENGTH]] > 0:
                 key = program.streams[op[STREAM]]
                 add_normal(y.reshape(y.size), y.size, strengths[op[STRENGTH]], key, step, buffers.bits)
         elif code == DROP_PATH:
-            y[:] = x
+            copy(x, y)
             if training == 1 and strengths[op[STRENGTH]] > 0:
                 mask = flat_value(buffers.masks, program, op[TARGET], rows)
                 keep_mask(mask, rows, program.streams[op[STREAM]], step, strengths[op[STRENGTH]], buffers.scratch)
@@ -97,7 +98,7 @@ def _chain(
 ) -> None:
     rows = x.shape[0]
     if op[NORM] == NO_NORM:
-        y[:] = x
+        copy(x, y)
     else:
         _normalize(op, program, state, buffers, x, y, training)
     flat = y.reshape(y.size)
@@ -144,10 +145,10 @@ def _normalize(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, 
             center, scale = mean[ghost * width : (ghost + 1) * width], rstd[ghost * width : (ghost + 1) * width]
             column_moments(x, first, last, center, scale)
             rsqrt(scale, eps)
-            scale_columns(x, first, last, center, scale, weight, bias, y)
+            scale_columns(x, first, last, center, scale, weight, bias, y, buffers.rows)
     else:
         running = state.statistics[op[RUNNING] : op[RUNNING] + 2 * width]
         mean[:width] = running[:width]
         rstd[:width] = running[width:]
         rsqrt(rstd[:width], eps)
-        scale_columns(x, 0, rows, mean[:width], rstd[:width], weight, bias, y)
+        scale_columns(x, 0, rows, mean[:width], rstd[:width], weight, bias, y, buffers.rows)

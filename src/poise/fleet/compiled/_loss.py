@@ -9,6 +9,8 @@ import numpy as np
 
 from poise.fleet.compiled._program import BINARY, MULTICLASS
 from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._math import exp, log
+from poise.kernels.cpu._vector import select
 
 
 @inner
@@ -42,13 +44,12 @@ def loss_gradient(task: int, outputs: Any, targets: Any, weight: Any, smoothing:
 def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
     """Add to sums the weighted losses and the weighted hits (or squared residuals) of rows first, first + 1, … ."""
     rows, width = outputs.shape
+    if task == BINARY:
+        _add_binary(outputs, targets, weight, first, sums)
+        return
     for i in range(rows):
         w = np.float64(weight[first + i])
-        if task == BINARY:
-            z, t = np.float64(outputs[i, 0]), np.float64(targets[first + i, 0])
-            sums[0] += w * (max(z, 0.0) + math.log1p(math.exp(-abs(z))) - t * z)
-            sums[1] += w if (z > 0) == (t > 0.5) else 0.0
-        elif task == MULTICLASS:
+        if task == MULTICLASS:
             best, wanted = 0, 0
             for k in range(1, width):
                 best = k if outputs[i, k] > outputs[i, best] else best
@@ -65,3 +66,17 @@ def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, s
             residual = np.float64(outputs[i, 0]) - np.float64(targets[first + i, 0])
             sums[0] += w * residual * residual
             sums[1] += w * residual * residual
+
+
+@inner
+def _add_binary(outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
+    loss, hits = 0.0, 0.0
+    for i in range(outputs.shape[0]):
+        z, t, w = outputs[i, 0], targets[first + i, 0], np.float64(weight[first + i])
+        # softplus(z) = max(z, 0) + log(1 + exp(-|z|))
+        rest = log(1.0 + np.float64(exp(-abs(z))))
+        above = np.float64(select(z > 0, z, z * outputs.dtype.type(0)))
+        loss += w * (above + rest - np.float64(t) * np.float64(z))
+        hits += select((z > 0) == (t > 0.5), w, 0.0)
+    sums[0] += loss
+    sums[1] += hits

@@ -197,8 +197,9 @@ def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: in
         "masks": capacity * total_width,
         "moments": 2 * num_norms * int(sizes[codes.MOMENTS_SIZE]),
         "transposed": largest,
+        "rows": 2 * widest,
         "scratch": max(_TILE, capacity * widest, 4 * widest),
         "bits": 2 * capacity * max(widest, kinds, 1) + 8,
         "cells": cells,
-        "rows": capacity,
+        "capacity": capacity,
     }

@@ -125,6 +125,7 @@ class Buffers(NamedTuple):
     moments: Any
     transposed: Any
     scratch: Any
+    rows: Any
     bits: Any
     store: Any
     numeric: Any

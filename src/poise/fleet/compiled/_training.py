@@ -26,8 +26,8 @@ class Memory:
     def buffers(self, lowered: Lowered, dtype: Any, num_rows: int) -> Buffers:
         """Buffers for a training whose scores are of up to `num_rows` rows."""
         sizes = lowered.buffer_sizes
-        cells, rows = sizes["cells"], sizes["rows"]
-        plain = ("values", "grads", "masks", "moments", "transposed", "scratch")
+        cells, rows = sizes["cells"], sizes["capacity"]
+        plain = ("values", "grads", "masks", "moments", "transposed", "scratch", "rows")
         return Buffers(
             **{name: self._array(name, sizes[name], dtype) for name in plain},
             bits=self._array("bits", sizes["bits"], np.uint32),

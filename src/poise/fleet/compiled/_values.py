@@ -64,3 +64,11 @@ def ghost_bounds(rows: int, ghosts: int, index: int) -> Any:
     size, rest = rows // ghosts, rows % ghosts
     first = index * size + min(index, rest)
     return first, first + size + (1 if index < rest else 0)
+
+
+@inner
+def copy(source: Any, target: Any) -> None:
+    """target ← source, flat or not. Numba's own assignment of matrices is nine times slower."""
+    flat, into = source.reshape(source.size), target.reshape(target.size)
+    for i in range(into.size):
+        into[i] = flat[i]

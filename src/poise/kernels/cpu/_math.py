@@ -140,19 +140,24 @@ normal_pdf = _by_type(_normal_pdf32, _normal_pdf64)
 
 
 @exact
-def log_of_uniform(word: Any) -> Any:
-    """log((word + 1/2) · 2^-32) for a 32-bit word, to 1e-13, by 2 artanh((m - 1) / (m + 1)) of the mantissa m."""
-    u = (_d(word) + _d(0.5)) * _d(2.0**-32)
-    bits = bits_of_float(u)
+def log(x: Any) -> Any:
+    """log(x) for a normal float64 x > 0, to 1e-15, by 2 artanh((m - 1) / (m + 1)) of the mantissa m."""
+    bits = bits_of_float(x)
     # 0x3FE6A09E667F3BCD are the bits of sqrt(1/2): m lies in [sqrt(1/2), sqrt(2)).
     exponent = (bits - _l(0x3FE6A09E667F3BCD)) >> _l(52)
     m = float_of_bits(bits - (exponent << _l(52)))
     s = (m - _d(1)) / (m + _d(1))
     z = s * s
-    p = _d(1 / 13) + z * (_d(1 / 15) + z * _d(1 / 17))
-    p = _d(1 / 7) + z * (_d(1 / 9) + z * (_d(1 / 11) + z * p))
-    p = _d(1) + z * (_d(1 / 3) + z * (_d(1 / 5) + z * p))
+    p = _d(1 / 15) + z * (_d(1 / 17) + z * (_d(1 / 19) + z * _d(1 / 21)))
+    p = _d(1 / 9) + z * (_d(1 / 11) + z * (_d(1 / 13) + z * p))
+    p = _d(1) + z * (_d(1 / 3) + z * (_d(1 / 5) + z * (_d(1 / 7) + z * p)))
     return _d(2) * s * p + _d(exponent) * _d(0.6931471805599453)
+
+
+@exact
+def log_of_uniform(word: Any) -> Any:
+    """log((word + 1/2) · 2^-32) for a 32-bit word."""
+    return log((_d(word) + _d(0.5)) * _d(2.0**-32))
 
 
 @exact

@@ -6,26 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from poise.kernels.cpu._columns import affine_columns
 from poise.kernels.cpu._jit import inner
 
 
 @inner
-def column_moments(x: Any, first: int, last: int, mean: Any, var: Any) -> None:
-    """Mean and biased variance of each column over the rows first … last - 1, in two passes against cancellation."""
-    columns, share = x.shape[1], x.dtype.type(1.0 / (last - first))
-    mean[:] = 0
-    var[:] = 0
-    for r in range(first, last):
+def add_rows(x: Any, first: int, last: int, total: Any) -> None:
+    """total ← total + Σ_r x[r] over the rows first … last - 1. Four rows a turn: short loops cost more to enter."""
+    columns, r = x.shape[1], first
+    while r + 4 <= last:
         for j in range(columns):
-            mean[j] += x[r, j]
-    for j in range(columns):
-        mean[j] *= share
-    for r in range(first, last):
+            total[j] += (x[r, j] + x[r + 1, j]) + (x[r + 2, j] + x[r + 3, j])
+        r += 4
+    while r < last:
         for j in range(columns):
-            centered = x[r, j] - mean[j]
-            var[j] += centered * centered
-    for j in range(columns):
-        var[j] *= share
+            total[j] += x[r, j]
+        r += 1
 
 
 @inner
@@ -37,39 +33,16 @@ def rsqrt(var: Any, eps: float) -> None:
 
 
 @inner
-def scale_columns(x: Any, first: int, last: int, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) -> None:
-    """out = (x - mean) · rstd · weight + bias, by columns, for the rows first … last - 1."""
+def scale_columns(
+    x: Any, first: int, last: int, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any, scratch: Any
+) -> None:
+    """out = (x - mean) · rstd · weight + bias, by columns, for the rows first … last - 1; `scratch` holds two rows."""
     columns = x.shape[1]
-    slope, shift = np.empty_like(mean), np.empty_like(mean)
+    slope, shift = scratch[:columns], scratch[columns : 2 * columns]
     for j in range(columns):
         slope[j] = rstd[j] * weight[j]
         shift[j] = bias[j] - mean[j] * slope[j]
-    for r in range(first, last):
-        for j in range(columns):
-            out[r, j] = x[r, j] * slope[j] + shift[j]
-
-
-@inner
-def batch_norm_backward(
-    x: Any, g: Any, first: int, last: int, mean: Any, rstd: Any, weight: Any, weight_grad: Any, bias_grad: Any
-) -> None:
-    """g ← gradient of x for the rows first … last - 1, which share moments; adds to those of weight and bias."""
-    columns, share = x.shape[1], x.dtype.type(1.0 / (last - first))
-    total, moment = np.zeros_like(mean), np.zeros_like(mean)
-    for r in range(first, last):
-        for j in range(columns):
-            total[j] += g[r, j]
-            moment[j] += g[r, j] * (x[r, j] - mean[j])
-    slope, pull = np.empty_like(mean), np.empty_like(mean)
-    for j in range(columns):
-        bias_grad[j] += total[j]
-        weight_grad[j] += moment[j] * rstd[j]
-        slope[j] = rstd[j] * weight[j]
-        pull[j] = -slope[j] * rstd[j] * rstd[j] * moment[j] * share
-        total[j] *= share
-    for r in range(first, last):
-        for j in range(columns):
-            g[r, j] = (g[r, j] - total[j]) * slope[j] + (x[r, j] - mean[j]) * pull[j]
+    affine_columns(x, first, last, slope, shift, out)
 
 
 @inner

@@ -36,7 +36,7 @@ def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
     return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
 
 
-class _Lanes:
+class Lanes:
     """Loads and stores of whole vectors, or of their first `live` lanes."""
 
     def __init__(self, builder: ir.IRBuilder, element: ir.Type, live: ir.Value | None = None) -> None:
@@ -70,6 +70,10 @@ class _Lanes:
             function = self._masked("store", ir.VoidType(), [self.type, pointer.type, _I32, self.mask.type])
             self.builder.call(function, [value, pointer, _I32(align), self.mask])
 
+    def spread(self, value: ir.Value) -> ir.Value:
+        """A vector that holds `value` in every lane."""
+        return _splat(self.builder, value, self.count)
+
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         signature = ir.FunctionType(self.type, [self.type] * 3)
         name = f"llvm.fma.v{self.count}f{8 * _size(self.element)}"
@@ -88,7 +92,7 @@ def tile(rows: int, vectors: int, *, masked: bool) -> Any:
                 live: Any) -> Any:  # fmt: skip
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
             a, a_row, a_column, b, b_row, c, c_row, depth, live = arguments
-            lanes = _Lanes(builder, context.get_value_type(signature.args[0].dtype), live if masked else None)
+            lanes = Lanes(builder, context.get_value_type(signature.args[0].dtype), live if masked else None)
             before, loop = builder.block, builder.append_basic_block("depth")
             after = builder.append_basic_block("store")
             builder.branch(loop)
@@ -127,7 +131,7 @@ def transpose_block(_typing: Any, source: Any, source_row: Any, target: Any, tar
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
         source, source_row, target, target_row = arguments
-        lanes = _Lanes(builder, context.get_value_type(signature.args[0].dtype))
+        lanes = Lanes(builder, context.get_value_type(signature.args[0].dtype))
         rows = [lanes.load(source, builder.mul(source_row, _I64(i))) for i in range(lanes.count)]
         step = 1
         while step < lanes.count:
