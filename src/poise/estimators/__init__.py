@@ -1,6 +1,7 @@
 """Estimators for tables, and the whole job from a file to a proven network."""
 
 from poise.estimators._classifier import PoiseClassifier
+from poise.estimators._cross_validate import cross_validate
 from poise.estimators._load import load
 from poise.estimators._predict import predict_table
 from poise.estimators._regressor import PoiseRegressor
@@ -18,6 +19,7 @@ __all__ = [
     "PoiseRegressor",
     "Progress",
     "check_target",
+    "cross_validate",
     "fit",
     "load",
     "predict_table",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from poise._errors import ConfigError, DataError
 from poise.data import Schema, as_table, infer_schema
 from poise.estimators._bundle import save_bundle
 from poise.estimators._candidates import Candidates, Trained, TrainingOptions, feature_schema, train_candidates
+from poise.fleet import Engine
 from poise.recipe import KNOWN, Recipe, known, validate_recipe
 from poise.train import Dataset, Predictor, Task
 
@@ -65,8 +66,11 @@ class PoiseEstimator(BaseEstimator):
             ConfigError: If a setting is out of its range.
             DataError: If the data cannot be learnt from.
         """
+        return self._fit(X, y, sample_weight)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any = None, *, engines: Sequence[Engine] | None = None) -> Self:
         recipes = self._recipes()
-        options = TrainingOptions(self._seed(), self._checked_fraction(), self._checked_time())
+        options = TrainingOptions(self._seed(), self._checked_fraction(), self._checked_time(), engines=engines)
         table, schema, y = self._read_training(X, y)
         if table.height < _MIN_ROWS:
             raise DataError(f"Two rows are the least to learn from, but got n_samples = {table.height}.")

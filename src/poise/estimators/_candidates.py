@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from poise._errors import DataError, TrainingError
 from poise._random import Key
 from poise.data import Schema, check_columns, infer_schema, split_rows
-from poise.fleet import Fleet, preparation, within_time
+from poise.fleet import Engine, Fleet, preparation, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
 
@@ -61,6 +61,7 @@ class TrainingOptions:
         time_limit: Seconds for all candidates together, or None.
         folder: For checkpoints, or None.
         on_note: Told what takes long before the first epoch.
+        engines: Who may train, as in `Fleet`.
     """
 
     seed: int = 0
@@ -68,6 +69,7 @@ class TrainingOptions:
     time_limit: float | None = None
     folder: Path | None = None
     on_note: Callable[[str], None] | None = None
+    engines: Sequence[Engine] | None = None
 
 
 def feature_schema(table: pl.DataFrame) -> Schema:
@@ -161,12 +163,12 @@ def _split(data: Dataset, task: Task, options: TrainingOptions) -> tuple[NDArray
 def _train(
     plans: list[Plan], data: Dataset, options: TrainingOptions, on_epoch: OnEpoch | None
 ) -> list[tuple[Plan, State]]:
-    note = preparation(plans)
+    note = preparation(plans, options.engines)
     if note and options.on_note is not None:
         options.on_note(note)
     if options.time_limit is not None:
         plans = _fitted_plans(plans, data, options)
-    fleet = Fleet(plans, data, folder=options.folder)
+    fleet = Fleet(plans, data, folder=options.folder, engines=options.engines)
     states = fleet.run(time_limit=options.time_limit, on_epoch=on_epoch)
     return list(zip(plans, states, strict=True))
 
@@ -176,7 +178,7 @@ def _fitted_plans(plans: list[Plan], data: Dataset, options: TrainingOptions) ->
     path = options.folder / "epochs.json" if options.folder else None
     if path is not None and path.exists():
         return [plan.with_max_epochs(epochs) for plan, epochs in zip(plans, json.loads(path.read_bytes()), strict=True)]
-    fitted = within_time(plans, data, options.time_limit or 0.0)
+    fitted = within_time(plans, data, options.time_limit or 0.0, engines=options.engines)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, to_json([plan.max_epochs for plan in fitted]))

@@ -29,11 +29,11 @@ class Choice:
         return self.engine.name + (f" ({reasons})" if reasons else "")
 
 
-def default_engines() -> list[Engine]:
-    """All engines for the CPU, fastest first."""
+def default_engines(threads: int | None = None) -> list[Engine]:
+    """All engines for the CPU, fastest first, on `threads` cores; None for as many as torch uses."""
     from poise.fleet.compiled import CompiledEngine
 
-    return [CompiledEngine(), PlainEngine()]
+    return [CompiledEngine(threads), PlainEngine()]
 
 
 def choose(plan: Plan, engines: Sequence[Engine]) -> Choice:

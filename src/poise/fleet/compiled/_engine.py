@@ -44,7 +44,7 @@ class CompiledEngine(Engine):
         return "compiling the engine for this machine, once; this takes up to a minute"
 
     def prepare(self, plans: Sequence[Plan]) -> None:
-        for dtype in {plan.dtype for plan in plans}:
+        for dtype in {plan.dtype for plan in plans} or {torch.float32}:
             warm_up(dtype)
 
     def parallelism(self) -> int:

@@ -141,7 +141,7 @@ normal_pdf = _by_type(_normal_pdf32, _normal_pdf64)
 
 @exact
 def log(x: Any) -> Any:
-    """log(x) for a normal float64 x > 0, to 1e-15, by 2 artanh((m - 1) / (m + 1)) of the mantissa m."""
+    """Natural logarithm of a normal float64 x > 0, to 1e-15, by 2 artanh((m - 1) / (m + 1)) of the mantissa m."""
     bits = bits_of_float(x)
     # 0x3FE6A09E667F3BCD are the bits of sqrt(1/2): m lies in [sqrt(1/2), sqrt(2)).
     exponent = (bits - _l(0x3FE6A09E667F3BCD)) >> _l(52)
