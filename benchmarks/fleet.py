@@ -169,6 +169,7 @@ def measure_cross_validation(cores: int) -> dict[str, float]:
     from poise import PoiseClassifier, cross_validate
 
     frame, target, _ = load("segment")
+    frame = frame.to_pandas()
     X, y = frame.drop(columns=[target]), frame[target]
     folds = list(RepeatedStratifiedKFold(n_splits=10, n_repeats=5, random_state=0).split(X, y))
     torch.set_num_threads(cores)

@@ -25,9 +25,11 @@ from poise.fleet.compiled._program import (
     NORM,
     OTHER,
     SOURCE,
+    SOURCE_GRAD,
     SOURCE_WIDTH,
     STRENGTH,
     TARGET,
+    TARGET_GRAD,
     WEIGHT,
     WIDTH,
 )
@@ -61,8 +63,8 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
         op = program.ops[index]
         code = op[CODE]
         x = value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH])
-        g = value(buffers.grads, program, op[TARGET], rows, op[WIDTH])
-        gx = value(buffers.grads, program, op[SOURCE], rows, op[SOURCE_WIDTH])
+        g = value(buffers.grads, program, op[TARGET_GRAD], rows, op[WIDTH])
+        gx = value(buffers.grads, program, op[SOURCE_GRAD], rows, op[SOURCE_WIDTH])
         wanted = op[FIRST] < op[SOURCE_WIDTH]
         if code == LINEAR:
             _linear_backward(op, state, buffers, x, g, gx)
@@ -91,7 +93,7 @@ def _pass_on(op: Any, g: Any, gx: Any) -> None:
         for r in range(g.shape[0]):
             for j in range(g.shape[1]):
                 gx[r, j] += g[r, j]
-    else:
+    elif op[SOURCE_GRAD] != op[TARGET_GRAD]:
         copy(g, gx)
 
 

@@ -8,24 +8,29 @@ import numpy as np
 
 from poise.fleet.compiled._backward import backward
 from poise.fleet.compiled._batch import change, encode, encode_backward, gather
-from poise.fleet.compiled._forward import forward
+from poise.fleet.compiled._forward import chain, forward, linear
 from poise.fleet.compiled._loss import add_scores, loss_gradient
 from poise.fleet.compiled._program import (
+    ACCUMULATE,
     BATCH_NORM,
     CAPACITY,
     CHAIN,
     CODE,
+    IN_GRAD,
     IN_WIDTH,
+    LINEAR,
     NORM,
     NUM_OUTPUTS,
     OUT_OFFSET,
     RUNNING,
     SMOOTHING,
     SOURCE,
+    SOURCE_WIDTH,
+    TARGET,
     TASK,
     WIDTH,
 )
-from poise.fleet.compiled._update import average, update
+from poise.fleet.compiled._update import average, clear, update
 from poise.fleet.compiled._values import copy, value
 from poise.kernels.cpu._columns import column_moments
 from poise.kernels.cpu._jit import entry, inner
@@ -58,13 +63,13 @@ def train_epoch(
         x = value(buffers.values, program, zero, rows, program.sizes[IN_WIDTH])
         encode(program, state, buffers.numeric, buffers.categorical, x)
         forward(program, state, buffers, now, step + index, rows, zero, num_ops, training)
-        state.grad[:] = 0
+        clear(program, state.grad)
         out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
         out_grad = value(buffers.grads, program, program.sizes[OUT_OFFSET], rows, outputs)
         loss_gradient(task, out, buffers.targets, buffers.weight, now[SMOOTHING], out_grad)
         backward(program, state, buffers, now, rows)
         if program.tables.shape[0] > 0:
-            gx = value(buffers.grads, program, zero, rows, program.sizes[IN_WIDTH])
+            gx = value(buffers.grads, program, program.sizes[IN_GRAD], rows, program.sizes[IN_WIDTH])
             encode_backward(program, state, buffers.categorical, gx)
         update(program, state, now, step + index, buffers.scratch)
         for one in range(rates.shape[1]):
@@ -98,15 +103,16 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
         for start in range(0, num_rows, capacity):
             rows = min(capacity, num_rows - start)
             if stored >= 0:
-                _load(program, buffers, stored, start, rows)
+                from_ = _resume(program, state, buffers, strengths, first, start, rows)
             else:
                 _encode_rows(program, data, state, buffers, start, rows)
-            forward(program, state, buffers, strengths, step, rows, first, last, training)
+                from_ = first
             if last < num_ops:
-                x = value(buffers.values, program, program.ops[last][SOURCE], rows, width)
+                forward(program, state, buffers, strengths, step, rows, from_, last - 1, training)
+                x = _store(program, state, buffers, strengths, last, start, rows)
                 _merge_moments(x, start, mean, squares, buffers.rows)
-                copy(x, buffers.store[start * width : (start + rows) * width])
             else:
+                forward(program, state, buffers, strengths, step, rows, from_, last, training)
                 out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
                 add_scores(program.sizes[TASK], out, data.targets, data.weight, start, sums)
         if last < num_ops:
@@ -127,10 +133,31 @@ def _next_barrier(program: Any, first: int) -> Any:
 
 
 @inner
-def _load(program: Any, buffers: Any, op: int, start: int, rows: int) -> None:
-    width = program.ops[op][WIDTH]
-    x = value(buffers.values, program, program.ops[op][SOURCE], rows, width)
-    copy(buffers.store[start * width : (start + rows) * width], x)
+def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> Any:
+    """Run the operation before the barrier and keep its value in the store."""
+    zero, op = np.int64(0), program.ops[barrier - 1]
+    width = program.ops[barrier][WIDTH]
+    kept = buffers.store[start * width : (start + rows) * width].reshape(rows, width)
+    if op[CODE] == LINEAR:
+        linear(op, state, buffers, value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH]), kept)
+    else:
+        forward(program, state, buffers, strengths, zero, rows, barrier - 1, barrier, zero)
+        copy(value(buffers.values, program, op[TARGET], rows, width), kept)
+    return kept
+
+
+@inner
+def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> int:
+    """Go on from the store; returns the next operation."""
+    zero, op = np.int64(0), program.ops[barrier]
+    width = op[WIDTH]
+    kept = buffers.store[start * width : (start + rows) * width].reshape(rows, width)
+    if op[ACCUMULATE] == 1:  # read by a later operation too
+        copy(kept, value(buffers.values, program, op[SOURCE], rows, width))
+        return barrier
+    y = value(buffers.values, program, op[TARGET], rows, width)
+    chain(op, program, state, buffers, kept, y, strengths, zero, zero)
+    return barrier + 1
 
 
 @inner

@@ -36,12 +36,14 @@ from poise.fleet.compiled._values import affine_of, copy, flat_value, ghost_boun
 from poise.kernels.cpu._activation import activate
 from poise.kernels.cpu._columns import column_moments
 from poise.kernels.cpu._jit import inner
-from poise.kernels.cpu._matmul import matmul, transpose
+from poise.kernels.cpu._matmul import matmul, matmul_transposed, transpose
 from poise.kernels.cpu._norm import layer_norm, rsqrt, scale_columns
 from poise.kernels.cpu._philox import add_normal, keep_mask
 
 # Where SELU saturates: -scale · alpha of Klambauer et al.
 _SATURATED = -1.7580993408473766
+# So few outputs fill no vector; sums along the inputs do.
+_FEW = 4
 
 
 @inner
@@ -55,9 +57,9 @@ def forward(
         x = value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH])
         y = value(buffers.values, program, op[TARGET], rows, op[WIDTH])
         if code == LINEAR:
-            _linear(op, state, buffers, x, y)
+            linear(op, state, buffers, x, y)
         elif code == CHAIN:
-            _chain(op, program, state, buffers, x, y, strengths, step, training)
+            chain(op, program, state, buffers, x, y, strengths, step, training)
         elif code == NOISE:
             copy(x, y)
             if training == 1 and strengths[op[STRENGTH]] > 0:
@@ -79,12 +81,21 @@ def forward(
 
 
 @inner
-def _linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
-    rows, depth, width = x.shape[0], x.shape[1], y.shape[1]
-    transpose(state.weights, op[WEIGHT], buffers.transposed, width, depth)
-    flat_x, flat_y = x.reshape(x.size), y.reshape(y.size)
+def _product(buffers: Any, x: Any, y: Any, rows: int, width: int, depth: int) -> None:
     zero, one = np.int64(0), np.int64(1)  # a literal would be a type of its own, and compiled once more
-    matmul(flat_x, zero, depth, one, buffers.transposed, zero, width, flat_y, zero, width, rows, width, depth)
+    matmul(x, zero, depth, one, buffers.transposed, zero, width, y, zero, width, rows, width, depth)
+
+
+@inner
+def linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
+    """y = x Wᵀ + b."""
+    rows, depth, width = x.shape[0], x.shape[1], y.shape[1]
+    flat_x, flat_y = x.reshape(x.size), y.reshape(y.size)
+    if width <= _FEW:
+        matmul_transposed(flat_x, state.weights[op[WEIGHT] : op[WEIGHT] + width * depth], flat_y, rows, width, depth)
+    else:
+        transpose(state.weights, op[WEIGHT], buffers.transposed, width, depth)
+        _product(buffers, flat_x, flat_y, rows, width, depth)
     if op[BIAS] >= 0:
         bias = state.weights[op[BIAS] : op[BIAS] + width]
         for r in range(rows):
@@ -93,10 +104,10 @@ def _linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
 
 
 @inner
-def _chain(
+def chain(
     op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, strengths: Any, step: int, training: int
 ) -> None:
-    rows = x.shape[0]
+    """y = dropout(act(norm(x)))."""
     if op[NORM] == NO_NORM:
         copy(x, y)
     else:
@@ -105,7 +116,7 @@ def _chain(
     activate(op[ACTIVATION], flat)
     if training == 1 and op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0:
         p = strengths[op[STRENGTH]]
-        mask = flat_value(buffers.masks, program, op[TARGET], rows * op[WIDTH])
+        mask = flat_value(buffers.masks, program, op[TARGET], y.size)
         keep_mask(mask, mask.size, program.streams[op[STREAM]], step, p, buffers.scratch)
         if op[DROP] == ALPHA_DROPOUT:
             _alpha_drop(flat, mask, p)

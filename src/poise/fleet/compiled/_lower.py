@@ -96,6 +96,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
         (codes.NUM_NUMERIC, numeric),
         (codes.NUM_CATEGORICAL, len(net.tables)),
         (codes.IN_WIDTH, net.in_width),
+        (codes.IN_GRAD, net.in_grad),
         (codes.OUT_OFFSET, net.out_offset),
         (codes.NUM_OUTPUTS, plan.task.num_outputs),
         (codes.TASK, _TASKS[plan.task.kind]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,10 +36,12 @@ from poise.fleet.compiled._program import (
     OTHER,
     RUNNING,
     SOURCE,
+    SOURCE_GRAD,
     SOURCE_WIDTH,
     STREAM,
     STRENGTH,
     TARGET,
+    TARGET_GRAD,
     WEIGHT,
     WIDTH,
 )  # fmt: skip
@@ -82,6 +85,7 @@ class LoweredNetwork:
     tables: list[tuple[int, ...]]
     num_numeric: int
     in_width: int
+    in_grad: int
     out_offset: int
     total_width: int
     widest: int
@@ -148,7 +152,7 @@ class _Lowering:
         embedded = 0 if network.categories is None else network.categories.out_features
         x = self._new(width, first=width - embedded)
         out = self._layer(network.mlp, x)
-        self._mark_accumulation()
+        self._place_gradients()
         bins = 1 if network.numbers is None else network.numbers.start.shape[1]
         num_numeric = width - embedded - network.num_continuous * (bins - 1)
         return LoweredNetwork(
@@ -157,6 +161,7 @@ class _Lowering:
             tables=self._tables(width - embedded),
             num_numeric=num_numeric,
             in_width=width,
+            in_grad=self.ops[0][SOURCE_GRAD],
             out_offset=out.offset,
             total_width=self.total_width,
             widest=max(max(op[WIDTH], op[SOURCE_WIDTH]) for op in self.ops),
@@ -186,6 +191,7 @@ class _Lowering:
         op[NORM], op[ACTIVATION], op[DROP] = NO_NORM, CODES["identity"], NO_DROP
         op[ACCUMULATE], op[FIRST], op[GHOST_SIZE], op[MOMENTS], op[EPS] = 0, x.first, 0, 0, 0
         op[STRENGTH], op[STREAM] = 0, 0
+        op[SOURCE_GRAD], op[TARGET_GRAD] = x.offset, y.offset
         self.ops.append(op)
         return y
 
@@ -280,9 +286,18 @@ class _Lowering:
         op[STREAM] = len(self.streams)
         self.streams.append(0 if layer.key is None else layer.key.seed)
 
-    def _mark_accumulation(self) -> None:
-        """Backward runs from the end: the last reader of a value writes its gradient, those before it add to it."""
+    def _place_gradients(self) -> None:
+        """Backward runs from the end: the last reader of a value writes its gradient, those before it add to it.
+
+        The only reader of a value, if it is a map of elements, works in place: its gradients are one matrix.
+        """
+        readers = Counter(op[SOURCE] for op in self.ops)
+        places: dict[int, int] = {}
         read: set[int] = set()
         for op in reversed(self.ops):
             op[ACCUMULATE] = int(op[SOURCE] in read)
             read.add(op[SOURCE])
+            op[TARGET_GRAD] = places.get(op[TARGET], op[TARGET])
+            if readers[op[SOURCE]] == 1 and op[CODE] in (CHAIN, NOISE, DROP_PATH):
+                places[op[SOURCE]] = op[TARGET_GRAD]
+            op[SOURCE_GRAD] = places.get(op[SOURCE], op[SOURCE])

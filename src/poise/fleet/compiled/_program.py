@@ -32,8 +32,10 @@ LINEAR, CHAIN, NOISE, DROP_PATH, ADD = range(5)
     MOMENTS,  # offset of mean and rstd in `Buffers.moments`, in units of their largest size
     OTHER,  # ADD: offset of the second value
     EPS,  # index in `Program.eps`
+    SOURCE_GRAD,  # offset of the gradient of the source in `Buffers.grads`
+    TARGET_GRAD,
     NUM_COLUMNS,
-) = range(20)
+) = range(22)
 NO_NORM, BATCH_NORM, LAYER_NORM = range(3)
 NO_DROP, DROPOUT, ALPHA_DROPOUT = range(3)
 BINARY, MULTICLASS, REGRESSION = range(3)
@@ -86,6 +88,7 @@ class Program(NamedTuple):
     NUM_NUMERIC,
     NUM_CATEGORICAL,
     IN_WIDTH,
+    IN_GRAD,  # offset of the gradient of the input value
     OUT_OFFSET,
     NUM_OUTPUTS,
     TASK,
@@ -93,7 +96,7 @@ class Program(NamedTuple):
     TOTAL_WIDTH,
     WIDEST,
     NUM_SIZES,
-) = range(12)
+) = range(13)
 
 
 class Rows(NamedTuple):

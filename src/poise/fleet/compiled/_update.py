@@ -25,6 +25,7 @@ KERNEL, BIAS, NORM, EMBEDDING, SCALE = range(5)
 def update(program: Any, state: Any, strengths: Any, step: int, scratch: Any) -> None:
     """One optimizer step with all that the recipe does round it; `step` counts from 0."""
     lr = strengths[LEARNING_RATE]
+    kept, decaying = 1.0, np.int64(0)
     if strengths[L2] > 0:
         _add_l2(program, state, strengths[L2])
     for index in range(program.updates.shape[0]):
@@ -34,11 +35,11 @@ def update(program: Any, state: Any, strengths: Any, step: int, scratch: Any) ->
             program.updates[index, 2],
         )
         if code == WEIGHT_DECAY:
-            _decay(program, state.weights, 1.0 - lr * strength, roles)
+            kept, decaying = 1.0 - lr * strength, roles
         elif code == GRADIENT_CLIP:
             _clip(program, state.grad, strength)
         elif code == ADAM:
-            _adam(program, state, lr, step + 1)
+            _adam(program, state, lr, step + 1, kept, decaying)
         elif code == L1:
             _shrink(program, state.weights, lr * strength)
         elif code == GROUP_LASSO:
@@ -53,6 +54,16 @@ def _part(vector: Any, param: Any) -> Any:
 
 
 @inner
+def clear(program: Any, grad: Any) -> None:
+    """Zero the gradients that are added up; those of kernels are written as a whole."""
+    for param in program.params:
+        if param[3] != KERNEL:
+            g = _part(grad, param)
+            for i in range(g.size):
+                g[i] = 0
+
+
+@inner
 def _add_l2(program: Any, state: Any, strength: float) -> None:
     for param in program.params:
         if param[3] == KERNEL:
@@ -60,16 +71,6 @@ def _add_l2(program: Any, state: Any, strength: float) -> None:
             factor = w.dtype.type(2.0 * strength)
             for i in range(w.size):
                 g[i] += factor * w[i]
-
-
-@inner
-def _decay(program: Any, weights: Any, factor: float, roles: int) -> None:
-    for param in program.params:
-        if (roles >> param[3]) & 1:
-            w = _part(weights, param)
-            kept = w.dtype.type(factor)
-            for i in range(w.size):
-                w[i] *= kept
 
 
 @inner
@@ -94,7 +95,8 @@ def _clip(program: Any, grad: Any, bound: float) -> None:
 
 
 @inner
-def _adam(program: Any, state: Any, lr: float, step: int) -> None:
+def _adam(program: Any, state: Any, lr: float, step: int, kept: float, decaying: int) -> None:
+    """Adam's step; the weights of `decaying` roles are multiplied by `kept` before it, in the same pass."""
     beta1, beta2, eps, bias_lr = program.optimizer
     number = state.weights.dtype.type
     old, new, eps_ = number(beta2), number(1.0 - beta2), number(eps)
@@ -104,10 +106,11 @@ def _adam(program: Any, state: Any, lr: float, step: int) -> None:
         rate = number(lr * (bias_lr if param[3] == BIAS else 1.0) / (1.0 - beta1**step))
         w, g = _part(state.weights, param), _part(state.grad, param)
         m, v = _part(state.exp_avg, param), _part(state.exp_avg_sq, param)
+        factor = number(kept if (decaying >> param[3]) & 1 else 1.0)
         for i in range(w.size):
             m[i] += lean * (g[i] - m[i])
             v[i] = old * v[i] + new * g[i] * g[i]
-            w[i] -= rate * m[i] / (np.sqrt(v[i]) / correction + eps_)
+            w[i] = w[i] * factor - rate * m[i] / (np.sqrt(v[i]) / correction + eps_)
 
 
 @inner

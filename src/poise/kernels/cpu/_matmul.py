@@ -66,6 +66,18 @@ def matmul(
 
 
 @inner
+def matmul_transposed(a: Any, b: Any, c: Any, rows: int, columns: int, depth: int) -> None:
+    """C = A Bᵀ for contiguous A (rows, depth), B (columns, depth) and C (rows, columns), by sums along the depth."""
+    for i in range(rows):
+        left = a[i * depth : (i + 1) * depth]
+        for j in range(columns):
+            right, total = b[j * depth : (j + 1) * depth], a.dtype.type(0)
+            for k in range(depth):
+                total += left[k] * right[k]
+            c[i * columns + j] = total
+
+
+@inner
 def transpose(source: Any, source_start: int, target: Any, rows: int, columns: int) -> None:
     """target[j, i] = source[i, j] for source (rows, columns) from `source_start`."""
     lanes = VECTOR_BYTES // source.itemsize
