@@ -12,8 +12,8 @@ import pytest
 
 RECIPE = """
 [budget]
-max_epochs = 120
-batch_size = 16
+max_epochs = 600
+batch_size = 2
 [network]
 width = 16
 depth = 2
