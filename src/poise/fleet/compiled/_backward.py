@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from poise.fleet.compiled._products import input_grad_product, weight_grad_product
 from poise.fleet.compiled._program import (
     ACCUMULATE,
     ACTIVATION,
@@ -46,7 +47,6 @@ from poise.fleet.compiled._values import (
 from poise.kernels.cpu._activation import activate_backward
 from poise.kernels.cpu._columns import batch_norm_backward
 from poise.kernels.cpu._jit import inner
-from poise.kernels.cpu._matmul import matmul
 from poise.kernels.cpu._norm import (
     add_rows,
     layer_norm,
@@ -101,16 +101,13 @@ def _pass_on(op: Any, g: Any, gx: Any) -> None:
 def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
     rows, depth, width = x.shape[0], x.shape[1], g.shape[1]
     flat_x, flat_g = x.reshape(x.size), g.reshape(g.size)
-    zero, one = np.int64(0), np.int64(1)
-    matmul(flat_g, zero, one, width, flat_x, zero, depth, state.grad, op[WEIGHT], depth, width, depth, rows)
+    weight_grad_product(buffers, flat_g, flat_x, state.grad, op[WEIGHT], rows, width, depth)
     if op[BIAS] >= 0:
-        add_rows(g, zero, rows, state.grad[op[BIAS] : op[BIAS] + width])
+        add_rows(g, np.int64(0), rows, state.grad[op[BIAS] : op[BIAS] + width])
     first, wanted = op[FIRST], depth - op[FIRST]
     if wanted > 0:
         out = buffers.scratch if op[ACCUMULATE] == 1 else gx.reshape(gx.size)
-        matmul(
-            flat_g, zero, width, one, state.weights, op[WEIGHT] + first, depth, out, first, depth, rows, wanted, width
-        )
+        input_grad_product(buffers, flat_g, state.weights, op[WEIGHT], out, first, rows, width, depth)
         if op[ACCUMULATE] == 1:
             into = gx.reshape(gx.size)
             for i in range(into.size):

@@ -9,13 +9,15 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
 import torch
 
+from poise._checks import check_choice
+from poise._errors import ConfigError
 from poise.fleet._encoded import Encoded
 from poise.fleet._engine import Engine, OnEpoch
 from poise.fleet.compiled._epoch import score, train_epoch
 from poise.fleet.compiled._training import CompiledTraining, Memory
 from poise.fleet.compiled._unsupported import unsupported
 from poise.fleet.compiled._warm_up import warm_up
-from poise.kernels.cpu._jit import is_compiled
+from poise.kernels.cpu._jit import HAS_BFLOAT16, is_compiled
 from poise.train import Dataset, Plan, State
 
 _RECENT = 8
@@ -28,12 +30,22 @@ class CompiledEngine(Engine):
 
     Args:
         threads: Cores to use; None for as many as torch does.
+        matmul: "float32", or "bfloat16" for products of half-precision factors, summed in float32: faster on CPUs that
+            have them, at the price of the rounding. It takes effect on float32 plans only.
+
+    Raises:
+        ConfigError: If the CPU has no products of bfloat16 factors.
     """
 
     name = "compiled"
 
-    def __init__(self, threads: int | None = None) -> None:
-        self.threads = threads or torch.get_num_threads()
+    def __init__(self, threads: int | None = None, *, matmul: str = "float32") -> None:
+        check_choice("matmul", matmul, ("float32", "bfloat16"))
+        if matmul == "bfloat16" and not HAS_BFLOAT16:
+            raise ConfigError(
+                "This CPU multiplies no bfloat16 numbers (AVX512_BF16). Leave `matmul` at 'float32'."
+            )
+        self.threads, self.matmul = threads or torch.get_num_threads(), matmul
 
     def why_not(self, plan: Plan) -> str:
         return unsupported(plan)
@@ -45,7 +57,7 @@ class CompiledEngine(Engine):
 
     def prepare(self, plans: Sequence[Plan]) -> None:
         for dtype in {plan.dtype for plan in plans} or {torch.float32}:
-            warm_up(dtype)
+            warm_up(dtype, self.matmul)
 
     def parallelism(self) -> int:
         return self.threads
@@ -53,7 +65,7 @@ class CompiledEngine(Engine):
     def advance(
         self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
     ) -> None:
-        work = _Queue(plans, states, data, until_epoch, on_epoch)
+        work = _Queue(plans, states, data, until_epoch, on_epoch, self.matmul)
         threads = min(self.threads, len(plans))
         with ThreadPoolExecutor(max(1, threads), thread_name_prefix="poise") as pool:
             workers = [pool.submit(work.run) for _ in range(threads)]
@@ -75,8 +87,10 @@ class _Queue:
     """Plans that wait for a core."""
 
     def __init__(
-        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, until_epoch: int, on_epoch: OnEpoch
-    ) -> None:
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, until_epoch: int, on_epoch: OnEpoch,
+        matmul: str,
+    ) -> None:  # fmt: skip
+        self.matmul = matmul
         self.plans, self.states, self.data, self.until_epoch, self.on_epoch = plans, states, data, until_epoch, on_epoch
         self.waiting = iter(range(len(plans)))
         self.lock, self.stopping = threading.Lock(), threading.Event()
@@ -97,7 +111,9 @@ class _Queue:
         state = self.states[index]
         if state.stopped or state.epoch >= self.until_epoch:
             return
-        training = CompiledTraining(self.plans[index], state, self.data, memory)
+        plan = self.plans[index]
+        half = self.matmul == "bfloat16" and plan.dtype == torch.float32
+        training = CompiledTraining(plan, state, self.data, memory, bfloat16=half)
         self.recent.append(training.rows)
         while not state.stopped and state.epoch < self.until_epoch and not self.stopping.is_set():
             training.run_epoch()

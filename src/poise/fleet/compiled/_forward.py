@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from poise.fleet.compiled._products import forward_product
 from poise.fleet.compiled._program import (
     ACTIVATION,
     ADD,
@@ -36,7 +37,7 @@ from poise.fleet.compiled._values import affine_of, copy, flat_value, ghost_boun
 from poise.kernels.cpu._activation import activate
 from poise.kernels.cpu._columns import column_moments
 from poise.kernels.cpu._jit import inner
-from poise.kernels.cpu._matmul import matmul, matmul_transposed, transpose
+from poise.kernels.cpu._matmul import matmul_transposed
 from poise.kernels.cpu._norm import layer_norm, rsqrt, scale_columns
 from poise.kernels.cpu._philox import add_normal, keep_mask
 
@@ -81,12 +82,6 @@ def forward(
 
 
 @inner
-def _product(buffers: Any, x: Any, y: Any, rows: int, width: int, depth: int) -> None:
-    zero, one = np.int64(0), np.int64(1)  # a literal would be a type of its own, and compiled once more
-    matmul(x, zero, depth, one, buffers.transposed, zero, width, y, zero, width, rows, width, depth)
-
-
-@inner
 def linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
     """y = x Wᵀ + b."""
     rows, depth, width = x.shape[0], x.shape[1], y.shape[1]
@@ -94,8 +89,7 @@ def linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
     if width <= _FEW:
         matmul_transposed(flat_x, state.weights[op[WEIGHT] : op[WEIGHT] + width * depth], flat_y, rows, width, depth)
     else:
-        transpose(state.weights, op[WEIGHT], buffers.transposed, width, depth)
-        _product(buffers, flat_x, flat_y, rows, width, depth)
+        forward_product(buffers, flat_x, state.weights, op[WEIGHT], flat_y, rows, width, depth)
     if op[BIAS] >= 0:
         bias = state.weights[op[BIAS] : op[BIAS] + width]
         for r in range(rows):

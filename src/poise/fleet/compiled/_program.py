@@ -120,7 +120,10 @@ class Weights(NamedTuple):
 
 
 class Buffers(NamedTuple):
-    """Memory for one training at a time; nothing is kept in it from one epoch to the next."""
+    """Memory for one training at a time; nothing is kept in it from one epoch to the next.
+
+    `left` and `right` hold the factors of a product as pairs of bfloat16 numbers; the type uint32 asks for that.
+    """
 
     values: Any
     grads: Any
@@ -128,6 +131,8 @@ class Buffers(NamedTuple):
     moments: Any
     transposed: Any
     scratch: Any
+    left: Any
+    right: Any
     rows: Any
     bits: Any
     store: Any

@@ -23,13 +23,15 @@ class Memory:
     def __init__(self) -> None:
         self._arrays: dict[tuple[str, Any], NDArray[Any]] = {}
 
-    def buffers(self, lowered: Lowered, dtype: Any, num_rows: int) -> Buffers:
+    def buffers(self, lowered: Lowered, dtype: Any, num_rows: int, *, bfloat16: bool) -> Buffers:
         """Buffers for a training whose scores are of up to `num_rows` rows."""
         sizes = lowered.buffer_sizes
         cells, rows = sizes["cells"], sizes["capacity"]
         plain = ("values", "grads", "masks", "moments", "transposed", "scratch", "rows")
         return Buffers(
             **{name: self._array(name, sizes[name], dtype) for name in plain},
+            left=self._array("left", sizes["pairs"] if bfloat16 else 1, np.uint32 if bfloat16 else dtype),
+            right=self._array("right", sizes["pairs"] if bfloat16 else 1, np.uint32 if bfloat16 else dtype),
             bits=self._array("bits", sizes["bits"], np.uint32),
             store=self._array("store", num_rows * lowered.store_width, dtype),
             numeric=self._array("numeric", cells, dtype),
@@ -58,9 +60,10 @@ class CompiledTraining:
         state: Where it stands; its tensors change in place.
         data: The table.
         memory: Of the core that trains it.
+        bfloat16: Whether matrix products take factors of half precision.
     """
 
-    def __init__(self, plan: Plan, state: State, data: Dataset, memory: Memory) -> None:
+    def __init__(self, plan: Plan, state: State, data: Dataset, memory: Memory, *, bfloat16: bool = False) -> None:
         self.plan, self.state = plan, state
         self.rows = encoded(plan, state, data)
         self.train, self.val = _rows(self.rows.train), _rows(self.rows.val)
@@ -70,7 +73,7 @@ class CompiledTraining:
         built = build_network(plan.recipe, self.rows.encoder, plan.task, key=plan.key, dtype=plan.dtype)
         self.lowered = lower(plan, built, int(np.diff(self.bounds).max()))
         most = max(len(plan.train_rows), len(plan.val_rows))
-        self.buffers = memory.buffers(self.lowered, self.train.numeric.dtype, most)
+        self.buffers = memory.buffers(self.lowered, self.train.numeric.dtype, most, bfloat16=bfloat16)
         self.order_key = plan.key.stream("order")
         self.methods = plan.recipe.of(AverageMethod)
         arrays = {name: tensor.numpy() for name, tensor in state.tensors.items() if not name.startswith("encoder.")}

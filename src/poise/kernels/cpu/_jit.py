@@ -24,6 +24,7 @@ _HERE = Path(__file__).parent
 
 config: Any = _config  # its entries are made at run time
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f", False))
+HAS_BFLOAT16 = bool(binding.get_host_cpu_features().get("avx512bf16", False))
 VECTOR_BYTES = 64 if HAS_AVX512 else 32
 
 

@@ -8,61 +8,69 @@ from __future__ import annotations
 
 from typing import Any
 
-from poise.kernels.cpu._jit import HAS_AVX512, VECTOR_BYTES, inner
+import numpy as np
+
+from poise.kernels.cpu._jit import HAS_AVX512, HAS_BFLOAT16, VECTOR_BYTES, inner
 from poise.kernels.cpu._vector import pointer, tile, transpose_block
 
 # As many sums as registers hold: 32 of AVX-512, or 16.
 _ROWS = 8 if HAS_AVX512 else 4
-_TALL_WIDE = tile(_ROWS, 2, masked=False)
-_TALL_NARROW = tile(_ROWS, 1, masked=True)
-_FLAT_WIDE = tile(1, 2, masked=False)
-_FLAT_NARROW = tile(1, 1, masked=True)
 
 
-@inner
-def matmul(
-    a: Any, a_start: int, a_row: int, a_column: int, b: Any, b_start: int, b_row: int, c: Any, c_start: int, c_row: int,
-    rows: int, columns: int, depth: int,
-) -> None:  # fmt: skip
-    """C = A B on parts of flat arrays; A may be transposed by its distances, rows of B and C are contiguous.
+def _make_matmul(*, pairs: bool) -> Any:
+    tall_wide, tall_narrow = tile(_ROWS, 2, masked=False, pairs=pairs), tile(_ROWS, 1, masked=True, pairs=pairs)
+    flat_wide, flat_narrow = tile(1, 2, masked=False, pairs=pairs), tile(1, 1, masked=True, pairs=pairs)
 
-    Args:
-        a: Holds A (rows, depth) from `a_start`; its rows are `a_row` and its columns `a_column` elements apart.
-        a_start: See `a`.
-        a_row: See `a`.
-        a_column: See `a`.
-        b: Holds B (depth, columns) from `b_start`, rows `b_row` apart.
-        b_start: See `b`.
-        b_row: See `b`.
-        c: Receives C (rows, columns) from `c_start`, rows `c_row` apart.
-        c_start: See `c`.
-        c_row: See `c`.
-        rows: Of C.
-        columns: Of C.
-        depth: Length of the sums, ≥ 1.
-    """
-    lanes = VECTOR_BYTES // a.itemsize
-    j = 0
-    while j < columns:
-        wide = columns - j >= 2 * lanes
-        live = min(lanes, columns - j)
-        right = pointer(b, b_start + j)
-        i = 0
-        while i + _ROWS <= rows:
-            left, out = pointer(a, a_start + i * a_row), pointer(c, c_start + i * c_row + j)
-            if wide:
-                _TALL_WIDE(left, a_row, a_column, right, b_row, out, c_row, depth, live)
-            else:
-                _TALL_NARROW(left, a_row, a_column, right, b_row, out, c_row, depth, live)
-            i += _ROWS
-        while i < rows:
-            left, out = pointer(a, a_start + i * a_row), pointer(c, c_start + i * c_row + j)
-            if wide:
-                _FLAT_WIDE(left, a_row, a_column, right, b_row, out, c_row, depth, live)
-            else:
-                _FLAT_NARROW(left, a_row, a_column, right, b_row, out, c_row, depth, live)
-            i += 1
-        j += 2 * lanes if wide else lanes
+    def matmul(
+        a: Any, a_start: int, a_row: int, a_column: int, b: Any, b_start: int, b_row: int, c: Any, c_start: int,
+        c_row: int, rows: int, columns: int, depth: int,
+    ) -> None:  # fmt: skip
+        """C = A B on parts of flat arrays; A may be transposed by its distances, rows of B and C are contiguous.
+
+        Args:
+            a: Holds A (rows, depth) from `a_start`; its rows are `a_row` and its columns `a_column` elements apart.
+            a_start: See `a`.
+            a_row: See `a`.
+            a_column: See `a`.
+            b: Holds B (depth, columns) from `b_start`, rows `b_row` apart.
+            b_start: See `b`.
+            b_row: See `b`.
+            c: Receives C (rows, columns) from `c_start`, rows `c_row` apart.
+            c_start: See `c`.
+            c_row: See `c`.
+            rows: Of C.
+            columns: Of C.
+            depth: Length of the sums, ≥ 1.
+        """
+        lanes = VECTOR_BYTES // c.itemsize
+        j = 0
+        while j < columns:
+            wide = columns - j >= 2 * lanes
+            live = min(lanes, columns - j)
+            right = pointer(b, b_start + j)
+            i = 0
+            while i + _ROWS <= rows:
+                left, out = pointer(a, a_start + i * a_row), pointer(c, c_start + i * c_row + j)
+                if wide:
+                    tall_wide(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                else:
+                    tall_narrow(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                i += _ROWS
+            while i < rows:
+                left, out = pointer(a, a_start + i * a_row), pointer(c, c_start + i * c_row + j)
+                if wide:
+                    flat_wide(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                else:
+                    flat_narrow(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                i += 1
+            j += 2 * lanes if wide else lanes
+
+    return inner(matmul)
+
+
+matmul = _make_matmul(pairs=False)
+# On int32 elements that hold two bfloat16 numbers each; only where the CPU multiplies such pairs.
+matmul_of_pairs = _make_matmul(pairs=HAS_BFLOAT16)
 
 
 @inner
@@ -90,3 +98,37 @@ def transpose(source: Any, source_start: int, target: Any, rows: int, columns: i
                 for row in range(i, min(rows, i + lanes)):
                     for column in range(j, min(columns, j + lanes)):
                         target[column * rows + row] = source[source_start + row * columns + column]
+
+
+@inner
+def _half(bits: Any) -> Any:
+    """The upper half is the bfloat16 number nearest to the float32 number with these bits; ties go to even."""
+    return np.uint32(bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+
+
+@inner
+def pair_columns(source: Any, start: int, rows: int, columns: int, target: Any) -> None:
+    """target[i, k] = (source[i, 2 k], source[i, 2 k + 1]); an odd last column is paired with 0."""
+    pairs, bits = (columns + 1) // 2, source.view(np.uint32)
+    for i in range(rows):
+        row, out = bits[start + i * columns : start + (i + 1) * columns], target[i * pairs : (i + 1) * pairs]
+        for k in range(columns // 2):
+            out[k] = (_half(row[2 * k]) >> np.uint32(16)) | (_half(row[2 * k + 1]) & np.uint32(0xFFFF0000))
+        if columns % 2:
+            out[pairs - 1] = _half(row[columns - 1]) >> np.uint32(16)
+
+
+@inner
+def pair_rows(source: Any, start: int, rows: int, columns: int, target: Any) -> None:
+    """target[k, j] = (source[2 k, j], source[2 k + 1, j]); an odd last row is paired with 0."""
+    bits = source.view(np.uint32)
+    for k in range(rows // 2):
+        at, out = start + 2 * k * columns, target[k * columns : (k + 1) * columns]
+        upper, lower = bits[at : at + columns], bits[at + columns : at + 2 * columns]
+        for j in range(columns):
+            out[j] = (_half(upper[j]) >> np.uint32(16)) | (_half(lower[j]) & np.uint32(0xFFFF0000))
+    if rows % 2:
+        at, out = start + (rows - 1) * columns, target[rows // 2 * columns : (rows // 2 + 1) * columns]
+        last = bits[at : at + columns]
+        for j in range(columns):
+            out[j] = _half(last[j]) >> np.uint32(16)

@@ -27,7 +27,7 @@ def _vector_type(element: ir.Type) -> ir.VectorType:
 
 
 def _size(element: ir.Type) -> int:
-    return 4 if isinstance(element, ir.FloatType) else 8
+    return 8 if isinstance(element, ir.DoubleType) else 4
 
 
 def _splat(builder: ir.IRBuilder, value: ir.Value, lanes: int) -> ir.Value:
@@ -42,7 +42,7 @@ class Lanes:
     def __init__(self, builder: ir.IRBuilder, element: ir.Type, live: ir.Value | None = None) -> None:
         self.builder, self.element, self.type = builder, element, _vector_type(element)
         self.count, self.mask = self.type.count, None
-        self.zero = ir.Constant(self.type, [ir.Constant(element, 0.0)] * self.count)
+        self.zero = ir.Constant(self.type, [ir.Constant(element, 0)] * self.count)
         if live is not None:
             numbers = ir.Constant(ir.VectorType(_I64, self.count), list(range(self.count)))
             self.mask = builder.icmp_signed("<", numbers, _splat(builder, live, self.count))
@@ -51,7 +51,8 @@ class Lanes:
         return self.builder.bitcast(self.builder.gep(base, [offset]), self.type.as_pointer())
 
     def _masked(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
-        suffix = f"v{self.count}f{8 * _size(self.element)}"
+        kind = "i" if isinstance(self.element, ir.IntType) else "f"
+        suffix = f"v{self.count}{kind}{8 * _size(self.element)}"
         signature = ir.FunctionType(result, arguments)
         return cgutils.get_or_insert_function(self.builder.module, signature, f"llvm.masked.{name}.{suffix}.p0{suffix}")
 
@@ -74,14 +75,21 @@ class Lanes:
         """A vector that holds `value` in every lane."""
         return _splat(self.builder, value, self.count)
 
+    def add_products_of_pairs(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+        """c + a0 b0 + a1 b1, where each lane of a and b holds two bfloat16 numbers."""
+        name, signature = "llvm.x86.avx512bf16.dpbf16ps.512", ir.FunctionType(self.type, [self.type, a.type, b.type])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), [c, a, b])
+
     def multiply_add(self, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
         signature = ir.FunctionType(self.type, [self.type] * 3)
         name = f"llvm.fma.v{self.count}f{8 * _size(self.element)}"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), [a, b, c])
 
 
-def tile(rows: int, vectors: int, *, masked: bool) -> Any:
+def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
     """C[i, j] = Σ_k A[i, k] B[k, j] for `rows` rows and `vectors` vectors of columns, held in registers throughout.
+
+    With `pairs`, each element of A and B is an int32 that holds two bfloat16 numbers, whose products are both added.
 
     The made function takes (a, a_row, a_column, b, b_row, c, c_row, depth, live): pointers, the distances of their rows
     (and of A's columns) in elements, the length of the sum, ≥ 1, and, where masked, the number of columns.
@@ -92,7 +100,9 @@ def tile(rows: int, vectors: int, *, masked: bool) -> Any:
                 live: Any) -> Any:  # fmt: skip
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
             a, a_row, a_column, b, b_row, c, c_row, depth, live = arguments
-            lanes = Lanes(builder, context.get_value_type(signature.args[0].dtype), live if masked else None)
+            lanes = Lanes(builder, context.get_value_type(signature.args[5].dtype), live if masked else None)
+            factors = Lanes(builder, _I32, live if masked else None) if pairs else lanes
+            multiply_add = lanes.add_products_of_pairs if pairs else lanes.multiply_add
             before, loop = builder.block, builder.append_basic_block("depth")
             after = builder.append_basic_block("store")
             builder.branch(loop)
@@ -100,13 +110,13 @@ def tile(rows: int, vectors: int, *, masked: bool) -> Any:
             k = builder.phi(_I64)
             sums = [[builder.phi(lanes.type) for _ in range(vectors)] for _ in range(rows)]
             b_k, a_k = builder.mul(k, b_row), builder.mul(k, a_column)
-            right = [lanes.load(b, builder.add(b_k, _I64(v * lanes.count))) for v in range(vectors)]
+            right = [factors.load(b, builder.add(b_k, _I64(v * lanes.count))) for v in range(vectors)]
             following = builder.add(k, _I64(1))
             for i, row in enumerate(sums):
                 left = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(a_row, _I64(i)))]))
                 spread = _splat(builder, left, lanes.count)
                 for v, total in enumerate(row):
-                    grown = lanes.multiply_add(spread, right[v], total)
+                    grown = multiply_add(spread, right[v], total)
                     total.add_incoming(lanes.zero, before)
                     total.add_incoming(grown, loop)
                     row[v] = grown
