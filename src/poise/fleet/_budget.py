@@ -30,7 +30,7 @@ def within_time(
         engines: Who may train, as in `Fleet`.
     """
     offered = default_engines() if engines is None else engines
-    crew = [choose(plan, offered).engine for plan in plans]
+    crew = [choice.engine for choice in choose(plans, offered)]
     for engine in dict.fromkeys(crew):
         engine.prepare(plans)
     started = time.perf_counter()

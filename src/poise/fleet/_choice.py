@@ -32,24 +32,36 @@ class Choice:
 def default_engines(threads: int | None = None) -> list[Engine]:
     """All engines for the CPU, fastest first, on `threads` cores; None for as many as torch uses."""
     from poise.fleet.compiled import CompiledEngine
+    from poise.fleet.stacked import StackedEngine
 
-    return [CompiledEngine(threads), PlainEngine()]
+    return [CompiledEngine(threads), StackedEngine(), PlainEngine()]
 
 
-def choose(plan: Plan, engines: Sequence[Engine]) -> Choice:
-    """The first engine that can train `plan`.
+def choose(plans: Sequence[Plan], engines: Sequence[Engine]) -> list[Choice]:
+    """The first engine that can train each plan, and has enough plans to be worth it.
 
     Raises:
         ConfigError: If none can.
     """
-    passed: list[tuple[str, str]] = []
+    passed: list[list[tuple[str, str]]] = [[] for _ in plans]
+    chosen: dict[int, Engine] = {}
     for engine in engines:
-        reason = engine.why_not(plan)
-        if not reason:
-            return Choice(engine, tuple(passed))
-        passed.append((engine.name, reason))
-    told = "; ".join(f"{name} has no {reason}" for name, reason in passed)
-    raise ConfigError(f"No engine can train plan {plan.name!r}: {told}.", repair="Allow the plain engine too.")
+        wanted = []
+        for index, plan in enumerate(plans):
+            if index not in chosen:
+                reason = engine.why_not(plan)
+                passed[index] += [(engine.name, reason)] if reason else []
+                wanted += [] if reason else [index]
+        if len(wanted) >= engine.least_plans:
+            chosen |= dict.fromkeys(wanted, engine)
+        else:
+            for index in wanted:
+                passed[index].append((engine.name, f"use for fewer than {engine.least_plans} plans"))
+    for index, plan in enumerate(plans):
+        if index not in chosen:
+            told = "; ".join(f"{name} has no {reason}" for name, reason in passed[index])
+            raise ConfigError(f"No engine can train plan {plan.name!r}: {told}.", repair="Allow the plain engine too.")
+    return [Choice(chosen[index], tuple(passed[index])) for index in range(len(plans))]
 
 
 def explain(plans: Sequence[Plan], choices: Sequence[Choice]) -> str:
@@ -65,5 +77,5 @@ def explain(plans: Sequence[Plan], choices: Sequence[Choice]) -> str:
 def preparation(plans: Sequence[Plan], engines: Sequence[Engine] | None = None) -> str:
     """What takes long before `plans` can be trained for the first time on this machine; "" if nothing does."""
     offered = default_engines() if engines is None else engines
-    crew = dict.fromkeys(choose(plan, offered).engine for plan in plans)
+    crew = dict.fromkeys(choice.engine for choice in choose(plans, offered))
     return "; ".join(filter(None, (engine.preparation(plans) for engine in crew)))

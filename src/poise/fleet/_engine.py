@@ -20,6 +20,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    least_plans: ClassVar[int] = 1  # fewer are faster on another engine
 
     def start(self, plans: Sequence[Plan], data: Dataset) -> list[State]:
         """Fresh states: encoders fitted on each plan's training rows, initial weights from its seed."""

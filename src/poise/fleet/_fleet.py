@@ -52,7 +52,7 @@ class Fleet:
     ) -> None:
         self.plans, self.data, self.folder = list(plans), data, folder
         offered = default_engines() if engines is None else engines
-        self.choices = [choose(plan, offered) for plan in self.plans]
+        self.choices = choose(self.plans, offered)
         if folder is not None:
             self._open(folder)
         self.states = self._start()

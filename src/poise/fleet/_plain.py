@@ -82,9 +82,8 @@ class _Training:
         factor = self.recipe.optimizer.bias_lr
         if factor == 1:
             return 1.0
-        return torch.cat(
-            [torch.full((one.tensor.numel(),), factor if one.role == "bias" else 1.0) for one in self.roles.values()]
-        ).to(self.plan.dtype)
+        sizes = [(one.tensor.numel(), factor if one.role == "bias" else 1.0) for one in self.roles.values()]
+        return torch.cat([torch.full((size,), one, dtype=self.plan.dtype) for size, one in sizes])
 
     def _restore(self) -> None:
         self.weights.copy_(self.state.tensors["weights"])

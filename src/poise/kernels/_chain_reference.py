@@ -63,6 +63,15 @@ def norm_act_dropout(
         y like x, and the mean and rstd that were used, without gradients: (V, C) for "batch", (V, N) for "layer",
         (V, 0) for "none".
     """
+    y, mean, rstd = norm_act(x, weight, bias, mean, rstd, eps, norm, activation)
+    return dropout(y, key, step, p, on), mean, rstd
+
+
+def norm_act(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, rstd: Tensor | None, eps: Tensor,
+    norm: str, activation: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`norm_act_dropout` without the dropout."""
     z = x
     if norm == "none":
         mean, rstd = x.new_empty(len(x), 0), x.new_empty(len(x), 0)
@@ -73,7 +82,7 @@ def norm_act_dropout(
         z = (x - mean.unsqueeze(axis)) * rstd.unsqueeze(axis)
     z = z if weight is None else z * weight[:, None]
     z = z if bias is None else z + bias[:, None]
-    return dropout(ACTIVATIONS[activation](z), key, step, p, on), mean.detach(), rstd.detach()
+    return ACTIVATIONS[activation](z).to(x.dtype), mean.detach(), rstd.detach()
 
 
 def moments(x: Tensor, eps: Tensor, axis: int) -> tuple[Tensor, Tensor]:

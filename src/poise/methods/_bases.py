@@ -7,6 +7,7 @@ holds the range, so no method checks its own arguments.
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -51,6 +52,13 @@ class Method(ABC):
         if not moving:
             return self
         return replace(self, **{name: value_at(value, progress) for name, value in moving.items()})
+
+    def with_strengths(self, values: Mapping[str, Any]) -> Self:
+        """This method with other strengths, unchecked: numbers, or tensors where variants are stacked."""
+        changed = copy.copy(self)
+        for name, value in values.items():
+            object.__setattr__(changed, name, value)  # what `dataclasses.replace` does, without the checks
+        return changed
 
     @property
     def is_scheduled(self) -> bool:
@@ -142,6 +150,11 @@ class Forward:
 class Weight:
     """A parameter with its role. For a kernel, axis 0 counts the output units and the rest are their inputs.
 
+    Args:
+        tensor: The parameter.
+        role: What it does.
+        gradient: Where it is kept elsewhere than in the parameter.
+
     Example:
         >>> import torch
         >>> Weight(torch.zeros(2, 3), "kernel").role
@@ -150,6 +163,12 @@ class Weight:
 
     tensor: Tensor
     role: Role
+    gradient: Tensor | None = None
+
+    @property
+    def grad(self) -> Tensor | None:
+        """Its gradient, if there is one."""
+        return self.tensor.grad if self.gradient is None else self.gradient
 
 
 Weights = Mapping[str, Weight]
@@ -197,7 +216,7 @@ class UpdateMethod(Method):
 
     @abstractmethod
     def update(self, weights: Weights, lr: float) -> None:
-        """Change weights (or their `.tensor.grad`) in place, `moment` the optimizer's step of learning rate `lr`."""
+        """Change weights (or their `.grad`) in place, `moment` the optimizer's step of learning rate `lr`."""
 
 
 @dataclass(frozen=True)

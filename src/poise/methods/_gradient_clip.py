@@ -36,7 +36,7 @@ class GradientClip(UpdateMethod):
 
     @torch.no_grad()
     def update(self, weights: Weights, lr: float) -> None:
-        grads = [one.tensor.grad for one in weights.values() if one.tensor.grad is not None]
+        grads = [one.grad for one in weights.values() if one.grad is not None]
         if grads:
             norm = torch.stack([grad.norm() for grad in grads]).norm()
             bound = value_at(self.max_norm, 0.0)

@@ -44,4 +44,4 @@ class L1(UpdateMethod):
         for weight in weights.values():
             if weight.role == "kernel":
                 w = weight.tensor
-                w.copy_(w.sign() * (w.abs() - threshold).clamp_(min=0))
+                w.copy_(w.sign() * (w.abs() - threshold).clamp(min=0))

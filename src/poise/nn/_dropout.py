@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from poise._checks import Interval, check_real
 from poise._random import Key
-from poise.nn._stochastic import Stochastic
+from poise.nn._stochastic import Drawn
 
 _PROBABILITY = Interval(0, 1, high_open=True)
 # The value that a saturated SELU unit has: -scale * alpha of Klambauer et al.
 _SATURATED = -1.7580993408473766
 
 
-class _Drop(Stochastic):
+class _Drop(Drawn):
     """A layer that drops with probability `p`, in [0, 1), which may be set anew between steps."""
+
+    draws = "keep"
 
     def __init__(self, p: float, key: Key | None) -> None:
         super().__init__(key)
         check_real("p", p, _PROBABILITY)
         self.p = p
 
-    def is_active(self) -> bool:
-        """Whether p > 0."""
-        return self.p > 0
+    @property
+    def strength(self) -> float:
+        """The probability p."""
+        return self.p
 
     def extra_repr(self) -> str:
         """As torch prints it."""
@@ -56,9 +61,9 @@ class Dropout(_Drop):
     def __init__(self, p: float = 0.5, *, key: Key | None = None) -> None:
         super().__init__(p, key)
 
-    def perturb(self, x: Tensor, key: Key) -> Tensor:
+    def apply_noise(self, x: Tensor, noise: Tensor, strength: float | Tensor) -> Tensor:
         """x times a mask."""
-        return x * key.keep_mask(*x.shape, p=self.p, dtype=x.dtype).to(x.device)
+        return x * noise
 
 
 class AlphaDropout(_Drop):
@@ -87,12 +92,12 @@ class AlphaDropout(_Drop):
     def __init__(self, p: float = 0.1, *, key: Key | None = None) -> None:
         super().__init__(p, key)
 
-    def perturb(self, x: Tensor, key: Key) -> Tensor:
+    def apply_noise(self, x: Tensor, noise: Tensor, strength: float | Tensor) -> Tensor:
         """Dropped elements saturate, then all are shifted and scaled back."""
-        keep = key.keep_mask(*x.shape, p=self.p, dtype=x.dtype).to(x.device).ne(0).to(x.dtype)
-        q = 1 - self.p
-        a = 1 / math.sqrt(q + _SATURATED**2 * q * self.p)
-        return a * (x * keep + _SATURATED * (1 - keep)) - a * self.p * _SATURATED
+        keep, q = noise.ne(0).to(x.dtype), 1 - strength
+        variance = q + _SATURATED**2 * q * strength
+        a = 1 / (torch.sqrt(variance) if isinstance(variance, Tensor) else math.sqrt(variance))
+        return a * (x * keep + _SATURATED * (1 - keep)) - a * strength * _SATURATED
 
 
 class DropPath(_Drop):
@@ -119,13 +124,16 @@ class DropPath(_Drop):
     def __init__(self, p: float = 0.1, *, key: Key | None = None) -> None:
         super().__init__(p, key)
 
-    def perturb(self, x: Tensor, key: Key) -> Tensor:
+    def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """One number for each row."""
+        return (shape[0], *([1] * (len(shape) - 1)))
+
+    def apply_noise(self, x: Tensor, noise: Tensor, strength: float | Tensor) -> Tensor:
         """Whole rows times a mask."""
-        mask = key.keep_mask(len(x), p=self.p, dtype=x.dtype).to(x.device)
-        return x * mask.reshape(-1, *([1] * (x.ndim - 1)))
+        return x * noise
 
 
-class GaussianNoise(Stochastic):
+class GaussianNoise(Drawn):
     """y = x + std · ε, ε ~ N(0, 1) for each element.
 
     Args:
@@ -146,18 +154,21 @@ class GaussianNoise(Stochastic):
     Reference: Bishop, "Training with noise is equivalent to Tikhonov regularization", Neural Computation 7, 1995.
     """
 
+    draws = "normal"
+
     def __init__(self, std: float = 0.1, *, key: Key | None = None) -> None:
         super().__init__(key)
         check_real("std", std, Interval(0))
         self.std = std
 
-    def is_active(self) -> bool:
-        """Whether std > 0."""
-        return self.std > 0
+    @property
+    def strength(self) -> float:
+        """The standard deviation."""
+        return self.std
 
-    def perturb(self, x: Tensor, key: Key) -> Tensor:
+    def apply_noise(self, x: Tensor, noise: Tensor, strength: float | Tensor) -> Tensor:
         """x plus noise."""
-        return x + self.std * key.normal(*x.shape, dtype=x.dtype).to(x.device)
+        return x + strength * noise
 
     def extra_repr(self) -> str:
         """As torch prints it."""

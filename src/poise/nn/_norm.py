@@ -86,8 +86,10 @@ class BatchNorm(nn.Module):
 
     def _track(self, ghosts: tuple[Tensor, ...]) -> None:
         moments = [torch.var_mean(ghost, dim=0) for ghost in ghosts]
-        self.running_mean.lerp_(torch.stack([mean for _, mean in moments]).mean(0), self.momentum)
-        self.running_var.lerp_(torch.stack([var for var, _ in moments]).mean(0), self.momentum)
+        means, variances = (torch.stack(parts).mean(0) for parts in ([m for _, m in moments], [v for v, _ in moments]))
+        # Not `lerp_`, for which `torch.vmap` has no rule.
+        self.running_mean.copy_(torch.lerp(self.running_mean, means, self.momentum))
+        self.running_var.copy_(torch.lerp(self.running_var, variances, self.momentum))
 
     def extra_repr(self) -> str:
         """As torch prints it."""

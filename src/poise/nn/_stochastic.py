@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +49,55 @@ class Stochastic(nn.Module, ABC):
         key = self.key.at(self.step)
         self.step += 1
         return self.perturb(x, key)
+
+
+class Drawn(Stochastic):
+    """A stochastic layer whose numbers can be drawn before its input is there, as layers that are stacked need.
+
+    Args:
+        key: As for `Stochastic`.
+    """
+
+    draws: ClassVar[Literal["keep", "normal"]]
+
+    def __init__(self, key: Key | None = None) -> None:
+        super().__init__(key)
+        # Numbers and strength for each of the coming passes, where somebody else draws them.
+        self.supply: Iterator[tuple[Tensor, ...]] | None = None
+
+    @property
+    @abstractmethod
+    def strength(self) -> float:
+        """Of the change; zero leaves x as it is."""
+
+    @abstractmethod
+    def apply_noise(self, x: Tensor, noise: Tensor, strength: float | Tensor) -> Tensor:
+        """The changed input; `strength` may be a tensor without axes."""
+
+    def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the numbers for an input of `shape`, which it broadcasts with."""
+        return tuple(shape)
+
+    def noise(self, shape: Sequence[int], key: Key, dtype: torch.dtype) -> Tensor:
+        """The numbers for an input of `shape`: a mask for the drop probability `strength`, or standard normal."""
+        shape = self.noise_shape(shape)
+        if self.draws == "keep":
+            return key.keep_mask(*shape, p=self.strength, dtype=dtype)
+        return key.normal(*shape, dtype=dtype)
+
+    def is_active(self) -> bool:
+        """Whether the strength is above zero."""
+        return self.strength > 0
+
+    def perturb(self, x: Tensor, key: Key) -> Tensor:
+        """The changed input."""
+        return self.apply_noise(x, self.noise(x.shape, key, x.dtype).to(x.device), self.strength)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`perturb` in training, x otherwise; the same shape."""
+        if self.supply is None or not self.training:
+            return super().forward(x)
+        return self.apply_noise(x, *next(self.supply))
 
 
 def assign_keys(network: nn.Module, key: Key) -> None:

@@ -90,7 +90,8 @@ def activate_backward(code: int, u: Any, g: Any) -> None:
     elif code == MISH:
         bound, two, four = number(_MISH_LINEAR), number(2), number(4)
         for i in range(g.size):
-            e = exp(select(u[i] > bound, bound, u[i]))
+            v = select(u[i] > bound, bound, u[i])
+            e = exp(v)
             n = e * (e + two)
             # tanh(softplus(u)) = n / (n + 2), and its derivative is 4 e (e + 1) / (n + 2)².
-            g[i] *= n / (n + two) + u[i] * (four * e * (e + one) / ((n + two) * (n + two)))
+            g[i] *= n / (n + two) + v * (four * e * (e + one) / ((n + two) * (n + two)))

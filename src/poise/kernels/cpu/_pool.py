@@ -7,7 +7,9 @@ runtime; both offer `GOMP_parallel`, which runs a C function on all threads of a
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,11 @@ types: Any = _types  # neither has annotations
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 
 
+def _instruction(function: Callable[..., Any]) -> Any:
+    """A function that writes its own machine code; its arguments are types, and callers give values for them."""
+    return intrinsic(function)
+
+
 def team() -> tuple[int, int]:
     """What `parallel` wants to know: where GOMP_parallel lies, 0 for nowhere, and how many threads torch uses."""
     threads = torch.get_num_threads()
@@ -33,36 +40,23 @@ def team() -> tuple[int, int]:
 @cache
 def _gomp_parallel() -> int:
     """The address of GOMP_parallel in the OpenMP runtime that torch has loaded, 0 if it has none that offers it."""
-    names = [name for name in _loaded_libraries() if "omp" in Path(name).name]
-    for name in names:
+    if sys.platform == "win32":
+        return 0
+    packages = Path(torch.__file__).parents[1]
+    folders = (packages / "torch" / "lib", packages / "torch.libs", Path(sys.prefix) / "lib")
+    for path in (path for folder in folders for path in sorted(folder.glob("lib*omp*"))):
         try:
-            # RTLD_NOLOAD: never bring in a second runtime, and with it a second pool.
-            library = ctypes.CDLL(name, mode=ctypes.RTLD_LOCAL | _NO_LOAD)
+            # NOLOAD: take a runtime that is there, never bring in a second one.
+            library = ctypes.CDLL(str(path), mode=os.RTLD_NOW | os.RTLD_NOLOAD)
             return ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value or 0
         except (OSError, AttributeError):
             continue
     return 0
 
 
-_NO_LOAD = 0x10 if sys.platform == "darwin" else 0x4
-
-
-def _loaded_libraries() -> list[str]:
-    """The shared libraries of this process, those that came with torch first."""
-    if not sys.platform.startswith("linux"):
-        return []
-    try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    fields = (line.split(maxsplit=5) for line in lines)
-    found = dict.fromkeys(one[5] for one in fields if len(one) == 6 and ".so" in one[5])
-    return sorted(found, key=lambda name: Path(torch.__file__).parent not in Path(name).parents)
-
-
-@intrinsic
-def parallel(_typing: Any, gomp: Any, threads: Any, function: Any, arguments: Any) -> Any:
-    """Run function(*arguments) once on each of `threads` threads, or once here where `gomp` is 0.
+@_instruction
+def parallel(_typing: Any, _gomp: Any, _threads: Any, function: Any, arguments: Any) -> Any:
+    """Run function(*arguments) once on each thread of a `team`, or once here where its first entry is 0.
 
     The function shares out the work by `take`. It must not raise.
     """
@@ -100,7 +94,7 @@ def _region(context: Any, module: ir.Module, descriptor: Any, signature: Any, pa
     return region
 
 
-@intrinsic
+@_instruction
 def take(_typing: Any, counter: Any) -> Any:
     """counter[0]++ for an int64 vector that threads share: which piece of work to do next."""
 
@@ -111,12 +105,12 @@ def take(_typing: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
-@intrinsic
-def array_at(_typing: Any, address: Any, size: Any, like: Any) -> Any:
-    """The flat array of `size` elements of `like`'s type at `address`; nobody owns it."""
+@_instruction
+def array_at(_typing: Any, _address: Any, _size: Any, like: Any) -> Any:
+    """The flat array of so many elements of `like`'s type at an address; nobody owns it."""
     result = types.Array(like.dtype, 1, "C", aligned=True)
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, values: list[ir.Value]) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, _signature: Any, values: list[ir.Value]) -> Any:
         element = context.get_data_type(like.dtype)
         width = context.get_constant(types.intp, context.get_abi_sizeof(element))
         made = cgutils.create_struct_proxy(result)(context, builder)

@@ -1,0 +1,105 @@
+"""Normalization, nonlinearity and dropout in one kernel, where they follow each other in a training pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from poise.kernels import ops
+from poise.nn import ACTIVATIONS, BatchNorm, Dropout, LayerNorm
+
+_NAMES = {kind: name for name, kind in ACTIVATIONS.items()}
+_SETTINGS = (torch.int64, torch.int64, torch.float64, torch.bool)  # key, step, p, and whether to drop
+Step = Callable[[Tensor], Tensor]
+
+
+def fuse(module: nn.Module) -> nn.Module:
+    """`module` with the same tensors by the same names, whose `nn.Sequential`s run chains of layers in one kernel.
+
+    In training, a chain moves no running statistics. In eval mode all is as before.
+    """
+    for name, child in module.named_children():
+        setattr(module, name, fuse(child))
+    return _Fused(module) if type(module).forward is nn.Sequential.forward else module
+
+
+def chains_of(module: nn.Module) -> dict[nn.Module, Chain]:
+    """The chains that `fuse` has made, by the dropout in which they end."""
+    chains = [step for one in module.modules() if isinstance(one, _Fused) for step in one.steps]
+    return {chain.drop: chain for chain in chains if isinstance(chain, Chain) and chain.drop is not None}
+
+
+class _Fused(nn.Module):
+    """Runs its children one after the other, and in training its chains at once."""
+
+    def __init__(self, sequence: nn.Module) -> None:
+        super().__init__()
+        for name, child in sequence.named_children():
+            self.add_module(name, child)
+        self.training = sequence.training
+        self.steps: list[Step] = _steps(list(sequence.children()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the last child returns."""
+        for step in self.steps if self.training else self.children():
+            x = step(x)
+        return x
+
+
+def _steps(layers: Sequence[nn.Module]) -> list[Step]:
+    steps: list[Step] = []
+    at = 0
+    while at < len(layers):
+        norm = layers[at] if isinstance(layers[at], BatchNorm | LayerNorm) else None
+        after = at + (norm is not None)
+        activation = layers[after] if after < len(layers) and type(layers[after]) in _NAMES else None
+        drop = layers[after + 1] if activation is not None and after + 1 < len(layers) else None
+        drop = drop if type(drop) is Dropout else None
+        is_ghostly = isinstance(norm, BatchNorm) and norm.ghost_size > 0
+        if activation is None or is_ghostly or (norm is None and drop is None):
+            steps.append(layers[at])
+            at += 1
+        else:
+            steps.append(Chain(norm, activation, drop))
+            at = after + 1 + (drop is not None)
+    return steps
+
+
+class Chain:
+    """y = dropout(act(norm(x))) by `poise.kernels.ops`, in training mode.
+
+    Args:
+        norm: BatchNorm without ghosts, LayerNorm, or None.
+        activation: One of `ACTIVATIONS`.
+        drop: Where the dropout's strength and key are, or None.
+    """
+
+    def __init__(self, norm: nn.Module | None, activation: nn.Module, drop: Dropout | None) -> None:
+        self.norm, self.activation, self.drop = norm, activation, drop
+        self.kind = {BatchNorm: "batch", LayerNorm: "layer"}.get(type(norm), "none")
+        self.supply: Iterator[tuple[Tensor, ...]] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The chain for the x, (B, D) or more axes, of one variant."""
+        key, step, p, on = (one[None] for one in self._settings(x.device))
+        norm = self.norm
+        if x.ndim != 2 or (self.kind == "batch" and len(x) == 1):
+            y: Tensor = self.activation(x if norm is None else norm(x))
+            return ops.dropout(y[None], key, step, p, on)[0]
+        weight = bias = None
+        eps = 1.0
+        if isinstance(norm, BatchNorm | LayerNorm):
+            weight, bias = (None if one is None else one[None] for one in (norm.weight, norm.bias))
+            eps = norm.eps
+        stabilizer = torch.full((1,), eps, dtype=torch.float64, device=x.device)
+        y, _, _ = ops.norm_act_dropout(
+            x[None], weight, bias, None, None, key, step, p, stabilizer, on, self.kind, _NAMES[type(self.activation)]
+        )
+        return y[0]
+
+    def _settings(self, device: torch.device) -> tuple[Tensor, ...]:
+        if self.supply is not None:
+            return next(self.supply)
+        return tuple(torch.zeros((), dtype=dtype, device=device) for dtype in _SETTINGS)
