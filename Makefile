@@ -6,7 +6,7 @@ export OMP_NUM_THREADS = 1
 # Without it scikit-learn's checks leave out those of array libraries.
 export SCIPY_ARRAY_API = 1
 
-.PHONY: demo test fast lint install
+.PHONY: demo test fast lint install warm
 
 install: $(VENV)/.installed
 
@@ -21,10 +21,16 @@ demo: install
 	rm -rf run
 	$(BIN)/poise fit examples/credit.csv --target Status --out run
 
-test: install
+# Machine code is made once here, not once in every test process.
+warm: install
+	for dtype in float32 float64; do \
+		$(BIN)/python -c "import torch; from poise.fleet.compiled._warm_up import warm_up; warm_up(torch.$$dtype)" & \
+	done; wait
+
+test: warm
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-fast: install
+fast: warm
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 lint: install

@@ -215,13 +215,14 @@ def page(found: dict[str, object]) -> str:
     if "memory" in found:
         lines += ["| variants of S | ms of a core for an epoch of one | variants in a GiB |", "|--:|--:|--:|"]
         for one in found["memory"]:
-            lines.append(
-                f"| {one['variants']} | {one['core_ms_per_epoch']:.2f} | {one['variants_per_gib']:,.0f} |"
-            )
+            lines.append(f"| {one['variants']} | {one['core_ms_per_epoch']:.2f} | {one['variants_per_gib']:,.0f} |")
         lines.append("")
     if "first_use" in found:
         first = found["first_use"]
-        lines += [f"First use on a machine: {first['first']:.0f} s of compiling; from then on {first['cached']:.1f} s.", ""]
+        lines += [
+            f"First use on a machine: {first['first']:.0f} s of compiling; from then on {first['cached']:.1f} s.",
+            "",
+        ]
     if "cross_validation" in found:
         one = found["cross_validation"]
         lines += [

@@ -169,9 +169,9 @@ def page(results: list[Measured], kept: dict[str, dict[str, int]], limits: dict[
             _wrapped(
                 "`python -m benchmarks.kernels` wrote this page. One layer, `NormActDropout`, beside "
                 "`nn.Sequential(BatchNorm1d, ReLU or GELU, Dropout)`, forward and backward in float32 in training mode, "
-                "in the same process with the same number of threads. The second rival has torch's norm and nonlinearity "
-                "and our dropout. Both sides run in turns; times are medians, the ratio is the median of the ratios "
-                f"within {pairs} pairs, with its range."
+                "in the same process with the same number of threads. The second rival has torch's norm and "
+                "nonlinearity and our dropout. Both sides run in turns; times are medians, the ratio is the median of "
+                f"the ratios within {pairs} pairs, with its range."
             ),
             "",
             *_markdown(rows),

@@ -3,6 +3,7 @@
 from poise.nn._activation import ACTIVATIONS, make_activation
 from poise.nn._dropout import AlphaDropout, Dropout, DropPath, GaussianNoise
 from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
+from poise.nn._fused import NormActDropout
 from poise.nn._linear import Linear
 from poise.nn._mlp import MLP, ResidualBlock, SiteKind, Structure
 from poise.nn._norm import BatchNorm, LayerNorm
@@ -20,6 +21,7 @@ __all__ = [
     "GaussianNoise",
     "LayerNorm",
     "Linear",
+    "NormActDropout",
     "PiecewiseLinear",
     "ResidualBlock",
     "SiteKind",

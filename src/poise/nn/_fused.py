@@ -27,6 +27,9 @@ class NormActDropout(Stochastic):
     by the running statistics. A channel with a single value has no variance: in training it is normalized like in eval
     mode and moves nothing. Norms "layer" and "none" are the same in both modes. Nothing is dropped in eval mode.
 
+    `torch.compile` makes a new graph for every step, up to its limit, unless
+    `torch._dynamo.config.allow_unspec_int_on_nn_module` lets it see that steps are numbers that change.
+
     Args:
         num_features: C, ≥ 1.
         p: Drop probability, in [0, 1); may be set anew between steps.

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from poise.nn import BatchNorm
+from poise.nn import BatchNorm, NormActDropout
 
-BatchNormLayer = BatchNorm | nn.modules.batchnorm._BatchNorm
-_KINDS = (BatchNorm, nn.modules.batchnorm._BatchNorm)
+BatchNormLayer = BatchNorm | NormActDropout | nn.modules.batchnorm._BatchNorm
+_KINDS = (BatchNorm, NormActDropout, nn.modules.batchnorm._BatchNorm)
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it ends a forward pass at the layer of interest

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from poise.methods import Role, Weight
-from poise.nn import BatchNorm, LayerNorm
+from poise.nn import BatchNorm, LayerNorm, NormActDropout
 
 # Private in torch, and the only common base of its batch and instance normalizations of every rank.
-_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm, LayerNorm)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm, LayerNorm, NormActDropout)
 
 
 def weights_of(network: nn.Module) -> dict[str, Weight]:

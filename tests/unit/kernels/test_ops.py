@@ -145,6 +145,10 @@ def test_dropout_under_vmap_and_gradients():
     y = ops.dropout(x, key, step, p, on)
     found = torch.func.vmap(lambda *inputs: ops.dropout(*(one[None] for one in inputs))[0])(x, key, step, p, on)
     assert torch.equal(found, y)
+    pairs = [torch.stack((one, one.flip(0))) for one in (x, key, step, p, on)]  # (2, V, ...), mapped over V
+    for door in (ops.dropout, _autograd.dropout_op):
+        both = torch.func.vmap(door, in_dims=1, out_dims=1)(*pairs)
+        assert torch.equal(both, torch.stack((y, y.flip(0))))
     (g,) = torch.autograd.grad(y.sum(), x)
     assert torch.equal(g, ops.dropout(torch.ones_like(x), key, step, p, on))
     assert torch.equal(g[1], torch.ones(50, dtype=torch.float64))

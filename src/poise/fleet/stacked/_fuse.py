@@ -25,10 +25,10 @@ def fuse(module: nn.Module) -> nn.Module:
     return _Fused(module) if type(module).forward is nn.Sequential.forward else module
 
 
-def chains_of(module: nn.Module) -> dict[nn.Module, Chain]:
-    """The chains that `fuse` has made, by the dropout in which they end."""
-    chains = [step for one in module.modules() if isinstance(one, _Fused) for step in one.steps]
-    return {chain.drop: chain for chain in chains if isinstance(chain, Chain) and chain.drop is not None}
+def chains_of(module: nn.Module) -> list[Chain]:
+    """The chains that `fuse` has made."""
+    steps = [step for one in module.modules() if isinstance(one, _Fused) for step in one.steps]
+    return [step for step in steps if isinstance(step, Chain)]
 
 
 class _Fused(nn.Module):
@@ -76,7 +76,7 @@ class Chain:
         drop: Where the dropout's strength and key are, or None.
     """
 
-    def __init__(self, norm: nn.Module | None, activation: nn.Module, drop: Dropout | None) -> None:
+    def __init__(self, norm: nn.Module | None, activation: nn.Module, drop: nn.Module | None) -> None:
         self.norm, self.activation, self.drop = norm, activation, drop
         self.kind = {BatchNorm: "batch", LayerNorm: "layer"}.get(type(norm), "none")
         self.supply: Iterator[tuple[Tensor, ...]] | None = None

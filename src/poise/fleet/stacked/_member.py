@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from poise.data import Encoder
 from poise.fleet._encoded import Encoded, Part, encoded
 from poise.fleet._record import Scores, record_epoch
+from poise.fleet.stacked._noise import drawn_layers
 from poise.functional.schedule import value_at
 from poise.methods import AverageMethod, Batch, BatchMethod, Clock, LossMethod, Method, UpdateMethod
-from poise.nn import set_step
 from poise.train import (
     BuiltNetwork,
     Dataset,
@@ -54,7 +54,8 @@ class Member:
         self.strengths: dict[str, Values] = {}
         self.lr: Values = np.zeros(0)
         self.rates: Values = np.zeros((0, 0))
-        self._settings: list[tuple[nn.Module, str, Values]] = []
+        self.layers = drawn_layers(self.network)
+        self.doses: Values = np.zeros((0, 0))
 
     @property
     def network(self) -> nn.Module:
@@ -73,11 +74,7 @@ class Member:
             for method in acting
             for name, values in strengths_of(method, progress).items()
         }
-        self._settings = [
-            (layer, name, np.broadcast_to(np.asarray(values, dtype=np.float64), len(steps)))
-            for method, site, layer in self.built.scheduled
-            for name, values in method.with_strengths(strengths_of(method, progress)).settings(site).items()
-        ]
+        self.doses = self._doses(progress)
         clocks = [Clock(step + 1, len(self.bounds), self.num_steps) for step in steps]
         rates = [[method.at(clock.progress).rate(clock) for method in self.averages] for clock in clocks]
         self.rates = np.array(rates, dtype=np.float64).reshape(len(clocks), len(self.averages))
@@ -86,11 +83,15 @@ class Member:
         """The order of its rows in this epoch."""
         return self.plan.key.stream("order").at(self.state.epoch).permutation(len(self.plan.train_rows))
 
-    def set_layers(self, number: int) -> None:
-        """Give the layers of its network the strengths and the random numbers of a step of the epoch."""
-        set_step(self.network, self.state.step + number)
-        for layer, name, values in self._settings:
-            setattr(layer, name, float(values[number]))
+    def _doses(self, progress: list[float]) -> Values:
+        """The strength of each layer that draws at each of `progress`: (layers, steps)."""
+        moving: dict[nn.Module, Values] = {}
+        for method, site, layer in self.built.scheduled:
+            # A layer has a single setting, its strength.
+            for values in method.with_strengths(strengths_of(method, progress)).settings(site).values():
+                moving[layer] = np.asarray(values, dtype=np.float64)
+        rows = [np.broadcast_to(moving.get(layer, np.array(layer.strength)), len(progress)) for layer in self.layers]
+        return np.array(rows, dtype=np.float64).reshape(len(self.layers), len(progress))
 
     def change(self, batch: Batch, number: int) -> Batch:
         """A batch as its methods want it at a step of the epoch."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from poise._random import Key
 from poise.fleet.stacked._fuse import Chain
 from poise.kernels.cpu._draw import keep_masks, normals
 from poise.kernels.reference import LANES, TILE_BLOCKS
@@ -18,7 +18,7 @@ from poise.nn._stochastic import Drawn, fresh_key
 
 Supply = list[tuple[Tensor, ...]]
 """For each pass through a layer its numbers (V, ...) and strengths (V,), or what names the numbers (V,)."""
-_DTYPES = {torch.float32: np.float32, torch.float64: np.float64}
+_DTYPES = (torch.float32, torch.float64)
 
 
 def drawn_layers(network: nn.Module) -> list[Drawn]:
@@ -45,55 +45,65 @@ def shapes_seen(network: nn.Module, layers: Sequence[Drawn], inputs: Any) -> lis
     return seen
 
 
+class Draws(NamedTuple):
+    """What names the random numbers of one layer of every variant.
+
+    Shape:
+        seeds: (V,) uint64, of the layers' keys.
+        steps: (V,) uint64.
+        strengths: (V,) float64; where it is zero nothing is drawn.
+    """
+
+    seeds: NDArray[np.uint64]
+    steps: NDArray[np.uint64]
+    strengths: NDArray[np.float64]
+
+
+def draws_of(layers: Sequence[Drawn]) -> Draws:
+    """What the layers themselves would draw next; a layer without a key takes one."""
+    for layer in layers:
+        if layer.key is None and layer.is_active():
+            layer.key = fresh_key()
+    return Draws(
+        np.array([0 if layer.key is None else layer.key.seed for layer in layers], dtype=np.uint64),
+        np.array([layer.step for layer in layers], dtype=np.uint64),
+        np.array([layer.strength for layer in layers], dtype=np.float64),
+    )
+
+
 def draw(
-    layers: Sequence[Drawn], passes: Sequence[tuple[torch.Size, torch.dtype]], device: torch.device, *, named: bool
+    layer: Drawn, draws: Draws, passes: Sequence[tuple[torch.Size, torch.dtype]], device: torch.device, *, named: bool
 ) -> Supply:
-    """What the same layer of every variant needs for its next passes; the layers' steps go on by as many.
+    """What one layer of all variants needs for its next passes.
 
     Args:
-        layers: One for each variant.
+        layer: Says what is drawn.
+        draws: For the first pass; later ones are of the steps that follow.
         passes: Shape and dtype of the input of each pass.
         device: Where the numbers are wanted.
         named: Whether to give key, step, strength and activity, from which a kernel makes the numbers.
     """
-    for layer in layers:
-        if layer.key is None and layer.is_active():
-            layer.key = fresh_key()
-    strengths = np.array([layer.strength for layer in layers], dtype=np.float64)
     supply: Supply = []
+    active = draws.strengths > 0
     for shape, dtype in passes:
-        made = _names(layers, strengths) if named else (_numbers(layers, shape, dtype, strengths), strengths)
+        if named:
+            made: tuple[Any, ...] = (draws.seeds.view(np.int64), draws.steps.view(np.int64), draws.strengths, active)
+        else:
+            made = (_numbers(layer, draws, shape, dtype), draws.strengths)
         supply.append(tuple(torch.as_tensor(one, device=device) for one in made))
-        # A pass without noise does not count, as in a layer by itself; a layer that fills two places counts once.
-        for layer in dict.fromkeys(layers):
-            layer.step += int(layer.is_active())
+        draws = draws._replace(steps=draws.steps + active.astype(np.uint64))
     return supply
 
 
-def _numbers(layers: Sequence[Drawn], shape: torch.Size, dtype: torch.dtype, strengths: Any) -> Tensor:
-    first, keys = layers[0], [layer.key or Key(0) for layer in layers]
-    if dtype not in _DTYPES:
-        pairs = zip(layers, keys, strict=True)
-        return torch.stack([layer.noise(shape, key.at(layer.step), dtype) for layer, key in pairs])
-    numbers = torch.empty((len(layers), *first.noise_shape(shape)), dtype=dtype)
-    rows = numbers.view(len(layers), -1).numpy()
-    seeds, steps = _seeds_and_steps(layers)
-    if first.draws == "keep":
-        keep_masks(rows, seeds, steps, strengths, np.empty(TILE_BLOCKS * LANES, rows.dtype))
+def _numbers(layer: Drawn, draws: Draws, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    computed = dtype if dtype in _DTYPES else torch.float64
+    numbers = torch.empty((len(draws.seeds), *layer.noise_shape(shape)), dtype=computed)
+    rows = numbers.view(len(draws.seeds), -1).numpy()
+    if layer.draws == "keep":
+        keep_masks(rows, *draws, np.empty(TILE_BLOCKS * LANES, rows.dtype))
     else:
-        normals(rows, seeds, steps, strengths, np.empty(rows.shape[1] + 4, np.uint32))
-    return numbers
-
-
-def _names(layers: Sequence[Drawn], strengths: Any) -> tuple[Any, ...]:
-    """Key and step in two's complement, strength, and whether it is above zero."""
-    seeds, steps = _seeds_and_steps(layers)
-    return seeds.view(np.int64), steps.view(np.int64), strengths, strengths > 0
-
-
-def _seeds_and_steps(layers: Sequence[Drawn]) -> Any:
-    seeds = np.array([0 if layer.key is None else layer.key.seed for layer in layers], dtype=np.uint64)
-    return seeds, np.array([layer.step for layer in layers], dtype=np.uint64)
+        normals(rows, *draws, np.empty(rows.shape[1] + 4, np.uint32))
+    return numbers.to(dtype)
 
 
 @contextmanager

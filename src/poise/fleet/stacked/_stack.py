@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from poise._errors import ConfigError
 from poise.fleet.stacked._fuse import Chain, chains_of, fuse
-from poise.fleet.stacked._noise import Supply, draw, drawn_layers, shapes_seen, supplied
+from poise.fleet.stacked._noise import Draws, Supply, draw, drawn_layers, draws_of, shapes_seen, supplied
 from poise.fleet.stacked._structure import cannot_stack, signature
 from poise.nn._stochastic import Drawn
 
@@ -72,6 +72,7 @@ class Stack:
             self.buffers = {name: torch.stack([one[name] for one in buffers]).to(self.device) for name in buffers[0]}
         self._drawn = drawn_layers(self.template)
         self._takers: list[Drawn | Chain] = list(self._drawn)
+        self._idle: set[str] = set()
         self.layers = [drawn_layers(module) for module in modules]
         self._passes: dict[Any, Any] = {}
 
@@ -81,10 +82,16 @@ class Stack:
         return len(self.weights)
 
     def fuse(self) -> None:
-        """Run chains of normalization, nonlinearity and dropout in one kernel; training then moves no statistics."""
+        """Run chains of normalization, nonlinearity and dropout in one kernel, for batches of more than one row.
+
+        Training then moves no running statistics of these normalizations.
+        """
         self.template = self._host.module = fuse(self.template)
         chains = chains_of(self.template)
-        self._takers = [chains.get(layer, layer) for layer in self._drawn]
+        by_drop = {chain.drop: chain for chain in chains if chain.drop is not None}
+        self._takers = [by_drop.get(layer, layer) for layer in self._drawn]
+        norms = {id(buffer) for chain in chains if chain.norm is not None for buffer in chain.norm.buffers()}
+        self._idle = {name for name, buffer in self.template.named_buffers() if id(buffer) in norms}
 
     def load(self, variant: int, module: nn.Module) -> None:
         """Put `module` in the place of a variant.
@@ -148,9 +155,11 @@ class Stack:
             (V, ...).
         """
         with torch.no_grad():
-            return self._run(lambda network, _, own: network(own), (inputs,))
+            return self._run(lambda network, _, own: network(own), (inputs,), self.weights)
 
-    def gradients(self, loss: Function, inputs: Any, *others: Any) -> tuple[Tensor, Tensor]:
+    def gradients(
+        self, loss: Function, inputs: Any, *others: Any, draws: Sequence[Draws] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The loss of each variant and its gradient.
 
         Args:
@@ -158,30 +167,44 @@ class Stack:
                 a scalar. `parameters` are its tensors by name.
             inputs: What networks read: a tensor (V, ...), or a tuple or dict of such.
             others: More of that kind.
+            draws: What names the random numbers of each layer that draws; None for what the layers would draw next.
 
         Returns:
             Losses (V,) and gradients (V, P), in the order of `weights`; `split` takes a row apart.
         """
         weights = self.weights.detach().requires_grad_()
         with torch.enable_grad():
-            losses = self._run(loss, (inputs, *others), weights)
+            losses = self._run(loss, (inputs, *others), weights, draws)
             # The loss of a variant depends on no other one's weights, so the sum has the gradients of all.
             (gradients,) = torch.autograd.grad(losses.sum(), weights)
         return losses.detach(), gradients
 
-    def _run(self, function: Function, mapped: tuple[Any, ...], weights: Tensor | None = None) -> Any:
+    def _run(
+        self, function: Function, mapped: tuple[Any, ...], weights: Tensor, draws: Sequence[Draws] | None = None
+    ) -> Any:
         """`function` for all variants; `mapped[0]` is what networks read."""
-        weights = self.weights if weights is None else weights
         if not self.template.training:
             return self.call(function, mapped, weights, self.buffers)[0]
-        passes_of_all = self._passes_of(mapped[0])
+        passes = self._passes_of(mapped[0])
+        draws = self._own_draws(passes) if draws is None else draws
         supplies = [
-            draw(layers, passes, self.device, named=isinstance(taker, Chain))
-            for layers, passes, taker in zip(zip(*self.layers, strict=True), passes_of_all, self._takers, strict=True)
+            draw(layer, own, expected, self.device, named=isinstance(taker, Chain))
+            for layer, own, expected, taker in zip(self._drawn, draws, passes, self._takers, strict=True)
         ]
-        moved = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        result, self.buffers = self.call(function, mapped, weights, moved, supplies)
+        moved = {name: buffer.clone() for name, buffer in self.buffers.items() if name not in self._idle}
+        result, moved = self.call(function, mapped, weights, moved, supplies)
+        self.buffers |= moved
         return result
+
+    def _own_draws(self, passes: Sequence[Sequence[Any]]) -> list[Draws]:
+        """What the layers would draw next; their steps go on."""
+        draws = []
+        for layers, expected in zip(zip(*self.layers, strict=True), passes, strict=True):
+            draws.append(draws_of(layers))
+            for layer in layers:
+                # A pass without noise does not count, as in a layer by itself.
+                layer.step += len(expected) if layer.is_active() else 0
+        return draws
 
     def call(
         self,

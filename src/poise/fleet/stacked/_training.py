@@ -14,6 +14,7 @@ from torch.func import vmap
 from poise.data import Inputs
 from poise.fleet.stacked._adam import stacked_adam_step
 from poise.fleet.stacked._member import Member, strength_names
+from poise.fleet.stacked._noise import Draws
 from poise.fleet.stacked._rows import RowPool, stacked_inputs
 from poise.fleet.stacked._stack import Stack
 from poise.methods import Batch, Forward, LossMethod, Method, UpdateMethod, Weight
@@ -40,7 +41,8 @@ class StackedTraining:
         first = members[0]
         self.plan, self.recipe, self.bounds = first.plan, first.plan.recipe, first.bounds
         self.stack = Stack([member.network for member in members], device=device)
-        self.stack.fuse()
+        if min(end - start for start, end in self.bounds) > 1:
+            self.stack.fuse()
         self.vectors = {
             name: torch.stack([member.state.tensors[name] for member in members]).to(device) for name in _VECTORS
         }
@@ -86,27 +88,36 @@ class StackedTraining:
     def run_epoch(self) -> None:
         """Train one epoch, score it, and write it down in the members' states."""
         started = time.perf_counter()
-        distinct = list(dict.fromkeys(self.members))
-        for member in distinct:
+        for member in dict.fromkeys(self.members):
             member.begin_epoch()
         self.stack.train()
         orders = torch.stack([member.order() for member in self.members])
-        strengths = self._table("strengths")
+        strengths = self._strengths()
+        self._begin_draws()
         for number, (start, end) in enumerate(self.bounds):
-            for member in distinct:
-                member.set_layers(number)
             self._step(number, orders[:, start:end], {name: table[number] for name, table in strengths.items()})
         self._score(started)
 
-    def _table(self, name: str) -> dict[str, Tensor]:
-        """The strengths of all members, (steps, V) each."""
-        tables = [getattr(member, name) for member in self.members]
+    def _begin_draws(self) -> None:
+        """Seeds (layers, V), first step (V,) and strengths (layers, steps, V) of the epoch's random numbers."""
+        keys = [[0 if layer.key is None else layer.key.seed for layer in member.layers] for member in self.members]
+        self._seeds = np.ascontiguousarray(np.array(keys, dtype=np.uint64).T)
+        self._first_steps = np.array([member.state.step for member in self.members], dtype=np.uint64)
+        self._doses = np.stack([member.doses for member in self.members], axis=2)
+
+    def _draws(self, number: int) -> list[Draws]:
+        steps = self._first_steps + np.uint64(number)
+        return [Draws(seeds, steps, doses[number]) for seeds, doses in zip(self._seeds, self._doses, strict=True)]
+
+    def _strengths(self) -> dict[str, Tensor]:
+        """The strengths of all methods outside the network, (steps, V) each."""
+        tables = [member.strengths for member in self.members]
         columns = {one: np.stack([table[one] for table in tables], axis=1) for one in tables[0]}
         return {one: torch.from_numpy(column).to(self.device, self.plan.dtype) for one, column in columns.items()}
 
     def _step(self, number: int, rows: Tensor, strengths: Strengths) -> None:
         inputs, targets, weight = self._batches(number, self.pool.take(rows))
-        _, grad = self.stack.gradients(self._loss, inputs, targets, weight, dict(strengths))
+        _, grad = self.stack.gradients(self._loss, inputs, targets, weight, dict(strengths), draws=self._draws(number))
         lr = np.array([member.lr[number] for member in self.members])
         steps = np.array([member.state.step + number + 1 for member in self.members])
         self._update("before", grad, lr, strengths)

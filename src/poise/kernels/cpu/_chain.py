@@ -51,7 +51,7 @@ def chain_forward(
         size = {"batch": columns, "layer": rows, "none": 0}[norm]
         mean, rstd = (torch.empty(variants, size, dtype=computed, device=x.device) for _ in range(2))
     else:
-        mean, rstd = mean.to(computed, copy=True).contiguous(), rstd.to(computed, copy=True).contiguous()
+        mean, rstd = dense(mean, computed), dense(rstd, computed)
     y, settings = empty_like(x), (*settings_at(key, step, p, on), dense(eps, torch.float64))
     small = (_optional(weight, computed), _optional(bias, computed))
     if x.numel():
@@ -60,6 +60,8 @@ def chain_forward(
             *(one.data_ptr() if one is not None else 0 for one in small), *(one.data_ptr() for one in settings),
             variants, rows, columns, given or norm == "none", CODES[activation],
         )  # fmt: skip
+    elif not given:
+        mean.fill_(torch.nan), rstd.fill_(torch.nan)  # as torch: a mean of nothing
     return y, mean, rstd
 
 

@@ -72,7 +72,6 @@ def _sums(
             )
             grad *= tl.where(read_bits(bits, v, place, num, valid), kept, 0.0)
             grad *= slope_of(unit * slope[None, :] + shift[None, :], activation)
-            grad = tl.where(valid, grad, 0.0)
             total += tl.sum(grad, 0)
             moment += tl.sum(grad * unit, 0)
             if norm == "layer":  # where this loop runs once
