@@ -168,7 +168,7 @@ def page(results: list[Measured], kept: dict[str, dict[str, int]], limits: dict[
             "",
             _wrapped(
                 "`python -m benchmarks.kernels` wrote this page. One layer, `NormActDropout`, beside "
-                "`nn.Sequential(BatchNorm1d, ReLU or GELU, Dropout)`, forward and backward in float32 in training mode, "
+                "`nn.Sequential(BatchNorm1d, ReLU or GELU, Dropout)`, forward and backward in float32 in training, "
                 "in the same process with the same number of threads. The second rival has torch's norm and "
                 "nonlinearity and our dropout. Both sides run in turns; times are medians, the ratio is the median of "
                 f"the ratios within {pairs} pairs, with its range."

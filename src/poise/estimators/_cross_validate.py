@@ -17,7 +17,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import _safe_indexing, indexable
 
 from poise.estimators._base import PoiseEstimator
-from poise.fleet import default_engines
+from poise.fleet import default_engines, wait_for_all
 
 
 def cross_validate(
@@ -64,8 +64,12 @@ def cross_validate(
     job = _Fold(estimator, X, y, check_scoring(estimator, scoring))
     _prepare_engines()
     with ThreadPoolExecutor(min(torch.get_num_threads(), len(splits))) as pool:
-        done = list(pool.map(job.run, splits))
-    fitted, scores, fit_times, score_times = zip(*done, strict=True)
+        folds = [pool.submit(job.run, split) for split in splits]
+        try:
+            wait_for_all(folds)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    fitted, scores, fit_times, score_times = zip(*(fold.result() for fold in folds), strict=True)
     found: dict[str, Any] = {
         "fit_time": np.array(fit_times),
         "score_time": np.array(score_times),

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from poise import ConfigError
-from poise.fleet import Fleet, PlainEngine, default_engines, preparation
+from poise.fleet import Fleet, PlainEngine, preparation
 from poise.fleet.compiled import CompiledEngine
 from poise.kernels.cpu._activation import CODES
 from poise.methods import EMA, Dropout, LabelSmoothing
 
 from ._tables import make_dataset, make_plan
 from ._variants import DATA, END, VARIANTS, go_on, plan_with, same, train
+
+ENGINES = (CompiledEngine(1), PlainEngine())
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def test_an_average_of_ones_own_is_honored():
 
 def test_a_plan_that_it_cannot_train_falls_back_alone():
     odd = plan_with(GentleDropout(p=0.2), name="odd")
-    fleet = Fleet([VARIANTS[0], odd, VARIANTS[1]], DATA, engines=default_engines(1))
+    fleet = Fleet([VARIANTS[0], odd, VARIANTS[1]], DATA, engines=ENGINES)
     assert [choice.engine.name for choice in fleet.choices] == ["compiled", "plain", "compiled"]
     calls = []
     states = fleet.run(on_epoch=lambda index, plan, state: calls.append((index, plan.name, state.epoch)))
@@ -78,7 +80,7 @@ def test_a_plan_that_it_cannot_train_falls_back_alone():
 def test_explain_says_which_engine_and_why_not_a_faster_one():
     odd = plan_with(GentleDropout(p=0.2), name="odd")
     plans = [*VARIANTS[:6], odd, plan_with(dtype=torch.bfloat16, name="half")]
-    assert Fleet(plans, DATA).explain().splitlines() == [
+    assert Fleet(plans, DATA, engines=ENGINES).explain().splitlines() == [
         "6 plans (v0, v1, v2, v3, v4, ...): compiled",
         "1 plan (odd): plain (not compiled, which has no method GentleDropout)",
         "1 plan (half): plain (not compiled, which has no dtype bfloat16)",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import torch
 
@@ -13,6 +13,7 @@ from poise._checks import check_choice
 from poise._errors import ConfigError
 from poise.fleet._encoded import Encoded
 from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._waiting import wait_for_all
 from poise.fleet.compiled._epoch import score, train_epoch
 from poise.fleet.compiled._training import CompiledTraining, Memory
 from poise.fleet.compiled._unsupported import unsupported
@@ -42,9 +43,7 @@ class CompiledEngine(Engine):
     def __init__(self, threads: int | None = None, *, matmul: str = "float32") -> None:
         check_choice("matmul", matmul, ("float32", "bfloat16"))
         if matmul == "bfloat16" and not HAS_BFLOAT16:
-            raise ConfigError(
-                "This CPU multiplies no bfloat16 numbers (AVX512_BF16). Leave `matmul` at 'float32'."
-            )
+            raise ConfigError("This CPU multiplies no bfloat16 numbers (AVX512_BF16). Leave `matmul` at 'float32'.")
         self.threads, self.matmul = threads or torch.get_num_threads(), matmul
 
     def why_not(self, plan: Plan) -> str:
@@ -75,7 +74,7 @@ class CompiledEngine(Engine):
 def _wait(workers: list[Future[None]], work: _Queue) -> None:
     """Until all are done; an interrupt or an error in one lets the others end their epoch first."""
     try:
-        wait(workers, return_when=FIRST_EXCEPTION)
+        wait_for_all(workers)
     finally:
         work.stopping.set()
         wait(workers)

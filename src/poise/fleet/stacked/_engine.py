@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -23,22 +25,22 @@ class StackedEngine(Engine):
     dtype, batch size and numbers of rows. Strengths, schedules, learning rates, seeds, lengths, rows and encoders may
     differ. A plan that ends leaves its place to one that waits.
 
-    Stacks are always `width` wide, places that no plan needs repeat another one. So shapes, and with them the bits of a
-    plan's weights, do not depend on how many plans there are or when they end.
+    Stacks are always `width` wide; a place that no plan needs repeats another one. The n-th plan of a structure trains
+    in place n modulo the width. So what a plan computes depends neither on its neighbors' numbers nor on when they end,
+    and it resumes bit for bit. In another place, at another width or with another number of threads the last bits may
+    differ where a variant's tensors do not fill whole vector registers, since BLAS and torch treat their ends otherwise.
 
     Args:
-        width: Plans that train side by side, ≥ 1.
+        width: Places, ≥ 1.
         device: "cpu", "cuda" or "cuda:0" and so on.
-        pad: Whether a stack keeps its width when plans run out. Without, the end of a queue is faster, but the last
-            bits of a plan's weights may depend on when its neighbors ended.
     """
 
     name = "stacked"
-    least_plans = 8
 
-    def __init__(self, width: int = 32, *, device: str | torch.device = "cpu", pad: bool = True) -> None:
+    def __init__(self, width: int = 32, *, device: str | torch.device = "cpu") -> None:
         check_integer("width", width, Interval(1))
-        self.width, self.device, self.pad = width, torch.device(device), pad
+        self.width, self.device = width, torch.device(device)
+        self._structures: WeakKeyDictionary[Plan, Any] = WeakKeyDictionary()
 
     def why_not(self, plan: Plan) -> str:
         return unsupported(plan, self.device)
@@ -49,49 +51,52 @@ class StackedEngine(Engine):
     def advance(
         self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
     ) -> None:
-        groups: dict[object, list[int]] = {}
+        groups: dict[Any, list[int]] = {}
         for index, (plan, state) in enumerate(zip(plans, states, strict=True)):
-            if _goes_on(state, until_epoch):
-                network = built_for(plan, Encoder.from_state(*state.encoder_state())).network
-                groups.setdefault(structure(plan, network), []).append(index)
-        for indices in groups.values():
-            waiting = (Member(index, plans[index], states[index], data) for index in indices)
-            self._train(waiting, until_epoch, on_epoch)
+            groups.setdefault(self._structure(plan, state), []).append(index)
 
-    def _train(self, waiting: Iterator[Member], until_epoch: int, on_epoch: OnEpoch) -> None:
-        """Train plans of one structure; each is set up when there is a place for it."""
-        live = dict(enumerate(islice(waiting, self.width)))
-        first = list(live.values())
-        training = StackedTraining(first + first[:1] * (self.width - len(first)) * self.pad, self.device)
+        def make(index: int) -> Member:
+            return Member(index, plans[index], states[index], data)
+
+        for indices in groups.values():
+            # Plans that have ended count too: those after them keep their places when a fleet is resumed.
+            waiting: list[deque[int]] = [deque() for _ in range(self.width)]
+            for number, index in enumerate(indices):
+                if _goes_on(states[index], until_epoch):
+                    waiting[number % self.width].append(index)
+            self._train(waiting, make, until_epoch, on_epoch)
+
+    def _structure(self, plan: Plan, state: State) -> Any:
+        if plan not in self._structures:
+            network = built_for(plan, Encoder.from_state(*state.encoder_state())).network
+            self._structures[plan] = structure(plan, network)
+        return self._structures[plan]
+
+    def _train(
+        self, waiting: list[deque[int]], make: Callable[[int], Member], until_epoch: int, on_epoch: OnEpoch
+    ) -> None:
+        """Train plans of one structure, those of each place one after the other."""
+        live = {place: make(queue.popleft()) for place, queue in enumerate(waiting) if queue}
+        if not live:
+            return
+        spare = next(iter(live.values()))
+        training = StackedTraining([live.get(place, spare) for place in range(self.width)], self.device)
         while live:
             training.run_epoch()
-            for place, member in list(live.items()):
+            ended = []
+            for place, member in live.items():
                 if not on_epoch(member.index, member.state) and not member.state.stopped:
                     member.state.stopped = "time"
                 if not _goes_on(member.state, until_epoch):
-                    del live[place]
-            live = self._rearranged(training, live, waiting)
-
-    def _rearranged(
-        self, training: StackedTraining, live: dict[int, Member], waiting: Iterator[Member]
-    ) -> dict[int, Member]:
-        """Give free places to waiting plans, or to copies of another; returns who trains where."""
-        width = len(training.members)
-        free = [place for place in range(width) if place not in live]
-        if not free:
-            return live
-        for place, member in zip(free, waiting, strict=False):
-            training.seat(place, member)
-            live[place] = member
-        if not live:
-            return {}
-        if self.pad:
-            spare = min(live)
-            training.arrange([place if place in live else spare for place in range(width)])
-            return live
-        places = sorted(live)
-        training.arrange(places)
-        return {number: live[place] for number, place in enumerate(places)}
+                    ended.append(place)
+            for place in ended:
+                live.pop(place)
+                if waiting[place]:
+                    live[place] = make(waiting[place].popleft())
+                    training.seat(place, live[place])
+            if ended and live:
+                filled = min(live)
+                training.arrange([place if place in live else filled for place in range(self.width)])
 
 
 def _goes_on(state: State, until_epoch: int) -> bool:

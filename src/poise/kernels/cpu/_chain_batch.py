@@ -134,8 +134,9 @@ def affine(x: Any, start: int, first: int, size: int, center: Any, slope: Any, s
     period, done = center.size, 0
     column = first % period
     while done < size:
+        at = start + first + done
         part = min(period - column, size - done)
-        source, target = x[start + first + done :][:part], out[done : done + part]
+        source, target = x[at : at + part], out[done : done + part]
         m, a, b = center[column : column + part], slope[column : column + part], shift[column : column + part]
         for i in range(part):
             target[i] = (widen(source[i]) - m[i]) * a[i] + b[i]

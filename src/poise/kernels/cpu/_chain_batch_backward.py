@@ -76,12 +76,28 @@ def _add_sums(x: Any, start: int, first: int, size: int, grads: Any, center: Any
     period, done = center.size, 0
     column = first % period
     while done < size:
+        at = start + first + done
+        if column == 0 and size - done >= 4 * period:  # four rows at once load and store their sums once
+            x0, x1, x2, x3 = x[at:], x[at + period :], x[at + 2 * period :], x[at + 3 * period :]
+            g0, g1, g2, g3 = (
+                grads[done:],
+                grads[done + period :],
+                grads[done + 2 * period :],
+                grads[done + 3 * period :],
+            )
+            for j in range(period):
+                m = center[j]
+                total[j] += (g0[j] + g1[j]) + (g2[j] + g3[j])
+                low = g0[j] * (widen(x0[j]) - m) + g1[j] * (widen(x1[j]) - m)
+                moment[j] += low + (g2[j] * (widen(x2[j]) - m) + g3[j] * (widen(x3[j]) - m))
+            done += 4 * period
+            continue
         part = min(period - column, size - done)
-        source, g = x[start + first + done :][:part], grads[done : done + part]
-        m, s, q = center[column : column + part], total[column : column + part], moment[column : column + part]
+        source, g = x[at : at + part], grads[done : done + part]
+        m_, s, q = center[column : column + part], total[column : column + part], moment[column : column + part]
         for i in range(part):
             s[i] += g[i]
-            q[i] += g[i] * (widen(source[i]) - m[i])
+            q[i] += g[i] * (widen(source[i]) - m_[i])
         done += part
         column = 0
 
@@ -157,8 +173,9 @@ def _spread_tile(
     period, done = center.size, 0
     column = first % period
     while done < size:
+        at = start + first + done
         part = min(period - column, size - done)
-        source, target = x[start + first + done :][:part], stash[start + first + done :][:part]
+        source, target = x[at : at + part], stash[at : at + part]
         m, a = center[column : column + part], slope[column : column + part]
         o, q = offset[column : column + part], pull[column : column + part]
         for i in range(part):
