@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -67,19 +67,13 @@ class CompiledEngine(Engine):
         work = _Queue(plans, states, data, until_epoch, on_epoch, self.matmul)
         threads = min(self.threads, len(plans))
         with ThreadPoolExecutor(max(1, threads), thread_name_prefix="poise") as pool:
-            workers = [pool.submit(work.run) for _ in range(threads)]
-            _wait(workers, work)
-
-
-def _wait(workers: list[Future[None]], work: _Queue) -> None:
-    """Until all are done; an interrupt or an error in one lets the others end their epoch first."""
-    try:
-        wait_for_all(workers)
-    finally:
-        work.stopping.set()
-        wait(workers)
-    for worker in workers:
-        worker.result()
+            try:
+                workers = [pool.submit(work.run) for _ in range(threads)]
+                wait_for_all(workers)
+            finally:  # after an interrupt, or an error in one, the others end their epoch
+                work.stopping.set()
+        for worker in workers:
+            worker.result()
 
 
 class _Queue:

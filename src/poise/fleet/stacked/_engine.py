@@ -27,8 +27,8 @@ class StackedEngine(Engine):
 
     Stacks are always `width` wide; a place that no plan needs repeats another one. The n-th plan of a structure trains
     in place n modulo the width. So what a plan computes depends neither on its neighbors' numbers nor on when they end,
-    and it resumes bit for bit. In another place, at another width or with another number of threads the last bits may
-    differ where a variant's tensors do not fill whole vector registers, since BLAS and torch treat their ends otherwise.
+    and it resumes bit for bit. In another place, at another width or on another number of threads the last bits may
+    differ, since BLAS and torch compute the ends of vector registers and of shares of work otherwise than the rest.
 
     Args:
         width: Places, ≥ 1.

@@ -134,13 +134,15 @@ def _moments(
     (total,) = _sum_rows(builder, lanes, rows, lambda index: [value(index)], 1)
     mean = builder.fmul(total, share)
 
-    def square(index: ir.Value) -> list[ir.Value]:
+    def terms(index: ir.Value) -> list[ir.Value]:
         centered = builder.fsub(value(index), mean)
-        return [builder.fmul(centered, centered)]
+        return [centered, builder.fmul(centered, centered)]
 
-    (total,) = _sum_rows(builder, lanes, rows, square, 1)
-    lanes.store(mean, mean_at, _I64(0))
-    lanes.store(builder.fmul(total, share), var_at, _I64(0))
+    # What rounding left of the mean shows in the second pass, and is added to it.
+    left, total = _sum_rows(builder, lanes, rows, terms, 2)
+    left = builder.fmul(left, share)
+    lanes.store(builder.fadd(mean, left), mean_at, _I64(0))
+    lanes.store(builder.fsub(builder.fmul(total, share), builder.fmul(left, left)), var_at, _I64(0))
 
 
 def _scale(

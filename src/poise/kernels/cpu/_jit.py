@@ -64,7 +64,7 @@ def is_compiled(function: Any) -> bool:
 @cache
 def _cache_folder(caller: Path) -> Path:
     """A folder of its own for every state of the source: Numba notices a change of a function, not of what it calls."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256((_HERE.parent / "reference.py").read_bytes())
     for folder in sorted({_HERE, caller}):
         for path in sorted(folder.glob("*.py")):
             digest.update(path.read_bytes())

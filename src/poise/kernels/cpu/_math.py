@@ -75,7 +75,7 @@ def _sigmoid32(x: Any) -> Any:
 
 @exact
 def _normal_pdf32(x: Any) -> Any:
-    return _f(_INV_SQRT_TAU) * _exp32(_f(-0.5) * x * x)
+    return _f(_INV_SQRT_TAU) * _exp32(_f(-0.5) * (x * x))
 
 
 @exact
