@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing.connection import Connection
 
 import torch
@@ -37,7 +38,7 @@ class Size:
     def flops(self) -> int:
         """Of the matrix products of one step."""
         widths = [self.features, *[self.width] * self.depth, self.outputs]
-        return 6 * self.batch * sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+        return 6 * self.batch * sum(a * b for a, b in pairwise(widths))
 
     @property
     def outputs(self) -> int:
