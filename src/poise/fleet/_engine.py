@@ -20,6 +20,7 @@ class Engine(ABC):
     """
 
     name: ClassVar[str]
+    ends_epochs: ClassVar[bool] = False
     least_plans: ClassVar[int] = 1  # fewer are faster on another engine
 
     def start(self, plans: Sequence[Plan], data: Dataset) -> list[State]:
@@ -36,7 +37,7 @@ class Engine(ABC):
     ) -> None:
         """Train each state in place until it has done `until_epoch` epochs or has stopped.
 
-        When interrupted, every state is left as it was at the end of one of its epochs.
+        Where the engine `ends_epochs`, an interrupt leaves every state as it was at the end of one of its epochs.
         """
 
     def parallelism(self) -> int:

@@ -58,6 +58,7 @@ class Fleet:
         self.states = self._start()
         self.stopwatch = Stopwatch(self.plans, self.states)
         self._saved_at = [time.monotonic()] * len(self.plans)
+        self._unsaved: set[int] = set()
 
     def _start(self) -> list[State]:
         saved: list[State | None] = [None] * len(self.plans)
@@ -107,6 +108,7 @@ class Fleet:
         self.stopwatch = Stopwatch(self.plans, self.states)
 
         def after_epoch(index: int, state: State) -> bool:
+            self._unsaved.add(index)
             if on_epoch is not None:
                 on_epoch(index, self.plans[index], state)
             goes_on = deadline is None or time.monotonic() < deadline
@@ -119,9 +121,13 @@ class Fleet:
         for engine, indices in self._crews().items():
             plans, states = [self.plans[index] for index in indices], [self.states[index] for index in indices]
             engine.prepare(plans)
-            engine.advance(
-                plans, states, self.data, until_epoch=until_epoch, on_epoch=partial(_renumbered, after_epoch, indices)
-            )
+            report = partial(_renumbered, after_epoch, indices)
+            try:
+                engine.advance(plans, states, self.data, until_epoch=until_epoch, on_epoch=report)
+            except BaseException:
+                if engine.ends_epochs:
+                    self._save_all()
+                raise
         return self.states
 
     def _crews(self) -> dict[Engine, list[int]]:
@@ -149,6 +155,12 @@ class Fleet:
         if self.folder is not None:
             save_state(self.states[index], self.folder, f"plan-{index}")
         self._saved_at[index] = time.monotonic()
+        self._unsaved.discard(index)
+
+    def _save_all(self) -> None:
+        """What was trained since the last checkpoints, before an interrupt ends the process."""
+        for index in sorted(self._unsaved):
+            self._save(index)
 
 
 def _renumbered(after_epoch: OnEpoch, indices: list[int], position: int, state: State) -> bool:

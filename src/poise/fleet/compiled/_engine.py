@@ -39,6 +39,7 @@ class CompiledEngine(Engine):
     """
 
     name = "compiled"
+    ends_epochs = True
 
     def __init__(self, threads: int | None = None, *, matmul: str = "float32") -> None:
         check_choice("matmul", matmul, ("float32", "bfloat16"))

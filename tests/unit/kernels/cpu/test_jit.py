@@ -100,6 +100,7 @@ def folders(tmp_path, monkeypatch):
     """Copies of the kernels and of the engine, in place of the real ones."""
     kernels, engine = tmp_path / "kernels" / "cpu", tmp_path / "fleet" / "compiled"
     shutil.copytree(PACKAGE / "kernels" / "cpu", kernels)
+    shutil.copy(PACKAGE / "kernels" / "reference.py", kernels.parent)
     shutil.copytree(PACKAGE / "fleet" / "compiled", engine)
     monkeypatch.setattr(_jit, "_HERE", kernels)
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
@@ -111,7 +112,7 @@ def test_every_file_of_kernels_and_caller_counts_for_the_cache_folder(folders):
     folder_of = _jit._cache_folder.__wrapped__  # without what it remembers
     seen = {folder_of(engine)}
     assert folder_of(engine) in seen
-    for path in sorted((*kernels.glob("*.py"), *engine.glob("*.py"))):
+    for path in sorted((*kernels.parent.glob("*.py"), *kernels.glob("*.py"), *engine.glob("*.py"))):
         path.write_text(path.read_text(encoding="utf-8") + "\n# one more line\n", encoding="utf-8")
         found = folder_of(engine)
         assert found not in seen, path.name
