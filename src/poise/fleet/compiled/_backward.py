@@ -14,13 +14,11 @@ from poise.fleet.compiled._program import (
     BIAS,
     CHAIN,
     CODE,
-    DROP,
     DROP_PATH,
     EPS,
     FIRST,
     LAYER_NORM,
     LINEAR,
-    NO_DROP,
     NO_NORM,
     NOISE,
     NORM,
@@ -35,32 +33,44 @@ from poise.fleet.compiled._program import (
     WIDTH,
 )
 from poise.fleet.compiled._values import (
+    NORM_ALONE,
+    NORM_RELU,
+    NORM_RELU_DROPOUT,
     affine_grads_of,
     affine_of,
     copy,
+    drops,
     flat_value,
+    fusion_of,
     ghost_bounds,
     moments_of,
     num_ghosts,
+    operation,
     value,
 )
 from poise.kernels.cpu._activation import activate_backward
-from poise.kernels.cpu._columns import batch_norm_backward
+from poise.kernels.cpu._columns import (
+    affine_columns,
+    batch_norm_backward,
+    batch_norm_relu_backward,
+    batch_norm_relu_dropout_backward,
+)
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._norm import (
     add_rows,
     layer_norm,
     layer_norm_backward,
-    scale_columns,
     scale_columns_backward,
+    slope_and_shift,
 )
+from poise.kernels.cpu._view import flat, part
 
 
 @inner
 def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) -> None:
     """Gradients of all parameters and of the input value, given that of the output value."""
     for index in range(program.ops.shape[0] - 1, -1, -1):
-        op = program.ops[index]
+        op = operation(program, index)
         code = op[CODE]
         x = value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH])
         g = value(buffers.grads, program, op[TARGET_GRAD], rows, op[WIDTH])
@@ -100,16 +110,16 @@ def _pass_on(op: Any, g: Any, gx: Any) -> None:
 @inner
 def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
     rows, depth, width = x.shape[0], x.shape[1], g.shape[1]
-    flat_x, flat_g = x.reshape(x.size), g.reshape(g.size)
+    flat_x, flat_g = flat(x), flat(g)
     weight_grad_product(buffers, flat_g, flat_x, state.grad, op[WEIGHT], rows, width, depth)
     if op[BIAS] >= 0:
-        add_rows(g, np.int64(0), rows, state.grad[op[BIAS] : op[BIAS] + width])
+        add_rows(g, np.int64(0), rows, part(state.grad, op[BIAS], width))
     first, wanted = op[FIRST], depth - op[FIRST]
     if wanted > 0:
-        out = buffers.scratch if op[ACCUMULATE] == 1 else gx.reshape(gx.size)
+        out = flat(buffers.scratch) if op[ACCUMULATE] == 1 else flat(gx)
         input_grad_product(buffers, flat_g, state.weights, op[WEIGHT], out, first, rows, width, depth)
         if op[ACCUMULATE] == 1:
-            into = gx.reshape(gx.size)
+            into = flat(gx)
             for i in range(into.size):
                 into[i] += out[i]
 
@@ -117,14 +127,14 @@ def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any)
 @inner
 def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: Any, strengths: Any) -> None:
     """g ← the gradient of x."""
-    rows, width = x.shape[0], op[WIDTH]
-    flat = g.reshape(g.size)
-    if op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0:
-        mask = flat_value(buffers.masks, program, op[TARGET], rows * width)
-        for i in range(flat.size):
-            flat[i] *= mask[i]
+    rows, width, grads = x.shape[0], op[WIDTH], flat(g)
+    mask, dropping = flat_value(buffers.masks, program, op[TARGET], rows * width), drops(op, strengths)
+    fusion = fusion_of(op, dropping) if rows > 1 else NORM_ALONE
+    if dropping and fusion != NORM_RELU_DROPOUT:
+        for i in range(grads.size):
+            grads[i] *= mask[i]
     if op[NORM] == NO_NORM:
-        activate_backward(op[ACTIVATION], x.reshape(x.size), flat)
+        activate_backward(op[ACTIVATION], flat(x), grads)
         return
     weight, bias = affine_of(op, state.weights, buffers.scratch)
     weight_grad, bias_grad = affine_grads_of(op, state.grad, buffers.scratch)
@@ -133,19 +143,30 @@ def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: 
     u = value(buffers.values, program, op[TARGET], rows, width)
     if op[NORM] == LAYER_NORM:
         layer_norm(x, rows, mean, rstd, weight, bias, program.eps[op[EPS]], u)
-        activate_backward(op[ACTIVATION], u.reshape(u.size), flat)
+        activate_backward(op[ACTIVATION], flat(u), grads)
         layer_norm_backward(x, g, rows, mean, rstd, weight, weight_grad, bias_grad)
         return
+    slope, shift = part(buffers.rows, 0, width), part(buffers.rows, width, width)
     ghosts = num_ghosts(op, rows) if rows > 1 else 1
     for ghost in range(ghosts):
         first, last = ghost_bounds(rows, ghosts, ghost)
-        center, scale = mean[ghost * width : (ghost + 1) * width], rstd[ghost * width : (ghost + 1) * width]
-        scale_columns(x, first, last, center, scale, weight, bias, u, buffers.rows)
-    activate_backward(op[ACTIVATION], u.reshape(u.size), flat)
-    for ghost in range(ghosts):
-        first, last = ghost_bounds(rows, ghosts, ghost)
-        center, scale = mean[ghost * width : (ghost + 1) * width], rstd[ghost * width : (ghost + 1) * width]
-        if rows > 1:
-            batch_norm_backward(x, g, first, last, center, scale, weight, weight_grad, bias_grad)
+        center, scale = part(mean, ghost * width, width), part(rstd, ghost * width, width)
+        slope_and_shift(center, scale, weight, bias, slope, shift)
+        if fusion == NORM_RELU_DROPOUT:
+            batch_norm_relu_dropout_backward(
+                x, g, first, last, center, scale, weight, weight_grad, bias_grad, slope, shift, mask
+            )
+        elif fusion == NORM_RELU:
+            batch_norm_relu_backward(
+                x, g, first, last, center, scale, weight, weight_grad, bias_grad, slope, shift, mask
+            )
         else:
-            scale_columns_backward(x, g, center, scale, weight, weight_grad, bias_grad)
+            affine_columns(x, u, first, last, slope, shift, mask)
+            start, count = first * width, (last - first) * width
+            activate_backward(op[ACTIVATION], part(u, start, count), part(g, start, count))
+            if rows > 1:
+                batch_norm_backward(
+                    x, g, first, last, center, scale, weight, weight_grad, bias_grad, slope, shift, mask
+                )
+            else:
+                scale_columns_backward(x, g, center, scale, weight, weight_grad, bias_grad)

@@ -13,7 +13,7 @@ from poise.fleet.compiled._program import (
 )
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._philox import keep_mask, permutation, uniform
-from poise.kernels.cpu._vector import select
+from poise.kernels.cpu._vector import pointer, prefetch, select
 
 
 @inner
@@ -30,6 +30,15 @@ def gather(data: Any, buffers: Any, order: Any, first: int, last: int) -> None:
         for j in range(outputs):
             targets[i * outputs + j] = data.targets[row, j]
         buffers.weight[i] = data.weight[row]
+
+
+@inner
+def fetch(data: Any, order: Any, first: int, last: int) -> None:
+    """Have rows order[first:last], which lie anywhere, brought near while something else is computed."""
+    columns, line = data.numeric.shape[1], 64 // data.numeric.itemsize
+    for i in range(first, last):
+        for j in range(0, columns, line):
+            prefetch(pointer(data.numeric, order[i] * columns + j))
 
 
 @inner

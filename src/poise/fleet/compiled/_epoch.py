@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from poise.fleet.compiled._backward import backward
-from poise.fleet.compiled._batch import change, encode, encode_backward, gather
+from poise.fleet.compiled._batch import change, encode, encode_backward, fetch, gather
 from poise.fleet.compiled._forward import chain, forward, linear
 from poise.fleet.compiled._loss import add_scores, loss_gradient
 from poise.fleet.compiled._program import (
@@ -31,9 +31,10 @@ from poise.fleet.compiled._program import (
     WIDTH,
 )
 from poise.fleet.compiled._update import average, clear, update
-from poise.fleet.compiled._values import copy, value
+from poise.fleet.compiled._values import copy, operation, value
 from poise.kernels.cpu._columns import column_moments
 from poise.kernels.cpu._jit import entry, inner
+from poise.kernels.cpu._view import matrix, part
 
 
 @entry
@@ -59,6 +60,7 @@ def train_epoch(
         rows = bounds[index + 1] - bounds[index]
         now = strengths[index]
         gather(data, buffers, order, bounds[index], bounds[index + 1])
+        fetch(data, order, bounds[index + 1], bounds[min(index + 2, bounds.size - 1)])
         change(program, buffers, now, step + index, rows, outputs)
         x = value(buffers.values, program, zero, rows, program.sizes[IN_WIDTH])
         encode(program, state, buffers.numeric, buffers.categorical, x)
@@ -135,9 +137,9 @@ def _next_barrier(program: Any, first: int) -> Any:
 @inner
 def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> Any:
     """Run the operation before the barrier and keep its value in the store."""
-    zero, op = np.int64(0), program.ops[barrier - 1]
+    zero, op = np.int64(0), operation(program, barrier - 1)
     width = program.ops[barrier][WIDTH]
-    kept = buffers.store[start * width : (start + rows) * width].reshape(rows, width)
+    kept = matrix(buffers.store, start * width, rows, width)
     if op[CODE] == LINEAR:
         linear(op, state, buffers, value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH]), kept)
     else:
@@ -149,9 +151,9 @@ def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int,
 @inner
 def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> int:
     """Go on from the store; returns the next operation."""
-    zero, op = np.int64(0), program.ops[barrier]
+    zero, op = np.int64(0), operation(program, barrier)
     width = op[WIDTH]
-    kept = buffers.store[start * width : (start + rows) * width].reshape(rows, width)
+    kept = matrix(buffers.store, start * width, rows, width)
     if op[ACCUMULATE] == 1:  # read by a later operation too
         copy(kept, value(buffers.values, program, op[SOURCE], rows, width))
         return barrier
@@ -163,8 +165,9 @@ def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int
 @inner
 def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, rows: int) -> None:
     x = value(buffers.values, program, np.int64(0), rows, program.sizes[IN_WIDTH])
-    numeric = data.numeric[start : start + rows].reshape(rows * data.numeric.shape[1])
-    categorical = data.categorical[start : start + rows].reshape(rows * data.categorical.shape[1])
+    columns, kinds = data.numeric.shape[1], data.categorical.shape[1]
+    numeric = part(data.numeric, start * columns, rows * columns)
+    categorical = part(data.categorical, start * kinds, rows * kinds)
     encode(program, state, numeric, categorical, x)
 
 
@@ -172,7 +175,7 @@ def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, 
 def _merge_moments(x: Any, count: int, mean: Any, squares: Any, rows: Any) -> None:
     """Merge the moments of x's columns into those of `count` rows before (Chan et al. 1979), in float64."""
     number, width = x.shape
-    own, var = rows[:width], rows[width : 2 * width]
+    own, var = part(rows, 0, width), part(rows, width, width)
     column_moments(x, np.int64(0), number, own, var)
     total = count + number
     for j in range(width):

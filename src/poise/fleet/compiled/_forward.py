@@ -19,7 +19,6 @@ from poise.fleet.compiled._program import (
     EPS,
     LAYER_NORM,
     LINEAR,
-    NO_DROP,
     NO_NORM,
     NOISE,
     NORM,
@@ -33,13 +32,33 @@ from poise.fleet.compiled._program import (
     WEIGHT,
     WIDTH,
 )
-from poise.fleet.compiled._values import affine_of, copy, flat_value, ghost_bounds, moments_of, num_ghosts, value
+from poise.fleet.compiled._values import (
+    NORM_ALONE,
+    NORM_RELU,
+    NORM_RELU_DROPOUT,
+    affine_of,
+    copy,
+    drops,
+    flat_value,
+    fusion_of,
+    ghost_bounds,
+    moments_of,
+    num_ghosts,
+    operation,
+    value,
+)
 from poise.kernels.cpu._activation import activate
-from poise.kernels.cpu._columns import column_moments
+from poise.kernels.cpu._columns import (
+    affine_columns,
+    affine_relu_columns,
+    affine_relu_dropout_columns,
+    column_moments,
+)
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._matmul import matmul_transposed
-from poise.kernels.cpu._norm import layer_norm, rsqrt, scale_columns
+from poise.kernels.cpu._norm import layer_norm, rsqrt, slope_and_shift
 from poise.kernels.cpu._philox import add_normal, keep_mask
+from poise.kernels.cpu._view import flat, part
 
 # Where SELU saturates: -scale · alpha of Klambauer et al.
 _SATURATED = -1.7580993408473766
@@ -53,7 +72,7 @@ def forward(
 ) -> None:
     """Operations first … last - 1 on `rows` rows."""
     for index in range(first, last):
-        op = program.ops[index]
+        op = operation(program, index)
         code = op[CODE]
         x = value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH])
         y = value(buffers.values, program, op[TARGET], rows, op[WIDTH])
@@ -65,7 +84,7 @@ def forward(
             copy(x, y)
             if training == 1 and strengths[op[STRENGTH]] > 0:
                 key = program.streams[op[STREAM]]
-                add_normal(y.reshape(y.size), y.size, strengths[op[STRENGTH]], key, step, buffers.bits)
+                add_normal(flat(y), y.size, strengths[op[STRENGTH]], key, step, buffers.bits)
         elif code == DROP_PATH:
             copy(x, y)
             if training == 1 and strengths[op[STRENGTH]] > 0:
@@ -85,13 +104,13 @@ def forward(
 def linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
     """y = x Wᵀ + b."""
     rows, depth, width = x.shape[0], x.shape[1], y.shape[1]
-    flat_x, flat_y = x.reshape(x.size), y.reshape(y.size)
+    flat_x, flat_y = flat(x), flat(y)
     if width <= _FEW:
-        matmul_transposed(flat_x, state.weights[op[WEIGHT] : op[WEIGHT] + width * depth], flat_y, rows, width, depth)
+        matmul_transposed(flat_x, part(state.weights, op[WEIGHT], width * depth), flat_y, rows, width, depth)
     else:
         forward_product(buffers, flat_x, state.weights, op[WEIGHT], flat_y, rows, width, depth)
     if op[BIAS] >= 0:
-        bias = state.weights[op[BIAS] : op[BIAS] + width]
+        bias = part(state.weights, op[BIAS], width)
         for r in range(rows):
             for j in range(width):
                 y[r, j] += bias[j]
@@ -102,21 +121,22 @@ def chain(
     op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, strengths: Any, step: int, training: int
 ) -> None:
     """y = dropout(act(norm(x)))."""
+    values, mask = flat(y), flat_value(buffers.masks, program, op[TARGET], y.size)
+    dropping = training == 1 and drops(op, strengths)
+    if dropping:
+        keep_mask(mask, mask.size, program.streams[op[STREAM]], step, strengths[op[STRENGTH]], buffers.scratch)
+    fusion = fusion_of(op, dropping)
     if op[NORM] == NO_NORM:
         copy(x, y)
     else:
-        _normalize(op, program, state, buffers, x, y, training)
-    flat = y.reshape(y.size)
-    activate(op[ACTIVATION], flat)
-    if training == 1 and op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0:
-        p = strengths[op[STRENGTH]]
-        mask = flat_value(buffers.masks, program, op[TARGET], y.size)
-        keep_mask(mask, mask.size, program.streams[op[STREAM]], step, p, buffers.scratch)
-        if op[DROP] == ALPHA_DROPOUT:
-            _alpha_drop(flat, mask, p)
-        else:
-            for i in range(flat.size):
-                flat[i] *= mask[i]
+        _normalize(op, program, state, buffers, x, y, mask, fusion, training)
+    if fusion == NORM_ALONE:
+        activate(op[ACTIVATION], values)
+    if dropping and op[DROP] == ALPHA_DROPOUT:
+        _alpha_drop(values, mask, strengths[op[STRENGTH]])
+    elif dropping and fusion != NORM_RELU_DROPOUT:
+        for i in range(values.size):
+            values[i] *= mask[i]
 
 
 @inner
@@ -137,8 +157,11 @@ def _alpha_drop(y: Any, mask: Any, p: float) -> None:
 
 
 @inner
-def _normalize(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, training: int) -> None:
+def _normalize(
+    op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, mask: Any, fusion: int, training: int
+) -> None:
     rows, width, eps = x.shape[0], op[WIDTH], program.eps[op[EPS]]
+    slope, shift = part(buffers.rows, 0, width), part(buffers.rows, width, width)
     weight, bias = affine_of(op, state.weights, buffers.scratch)
     mean, rstd = moments_of(op, program, buffers)
     if op[NORM] == LAYER_NORM:
@@ -147,13 +170,25 @@ def _normalize(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, 
         ghosts = num_ghosts(op, rows)
         for ghost in range(ghosts):
             first, last = ghost_bounds(rows, ghosts, ghost)
-            center, scale = mean[ghost * width : (ghost + 1) * width], rstd[ghost * width : (ghost + 1) * width]
+            center, scale = part(mean, ghost * width, width), part(rstd, ghost * width, width)
             column_moments(x, first, last, center, scale)
             rsqrt(scale, eps)
-            scale_columns(x, first, last, center, scale, weight, bias, y, buffers.rows)
+            slope_and_shift(center, scale, weight, bias, slope, shift)
+            _scale(x, y, first, last, slope, shift, mask, fusion)
     else:
-        running = state.statistics[op[RUNNING] : op[RUNNING] + 2 * width]
-        mean[:width] = running[:width]
-        rstd[:width] = running[width:]
-        rsqrt(rstd[:width], eps)
-        scale_columns(x, 0, rows, mean[:width], rstd[:width], weight, bias, y, buffers.rows)
+        center, scale = part(mean, 0, width), part(rstd, 0, width)
+        copy(part(state.statistics, op[RUNNING], width), center)
+        copy(part(state.statistics, op[RUNNING] + width, width), scale)
+        rsqrt(scale, eps)
+        slope_and_shift(center, scale, weight, bias, slope, shift)
+        _scale(x, y, np.int64(0), rows, slope, shift, mask, fusion)
+
+
+@inner
+def _scale(x: Any, y: Any, first: int, last: int, slope: Any, shift: Any, mask: Any, fusion: int) -> None:
+    if fusion == NORM_ALONE:
+        affine_columns(x, y, first, last, slope, shift, mask)
+    elif fusion == NORM_RELU:
+        affine_relu_columns(x, y, first, last, slope, shift, mask)
+    else:
+        affine_relu_dropout_columns(x, y, first, last, slope, shift, mask)

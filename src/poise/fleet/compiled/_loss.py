@@ -9,7 +9,7 @@ import numpy as np
 
 from poise.fleet.compiled._program import BINARY, MULTICLASS
 from poise.kernels.cpu._jit import inner
-from poise.kernels.cpu._math import exp, log
+from poise.kernels.cpu._math import exp, log, sigmoid
 from poise.kernels.cpu._vector import select
 
 
@@ -18,19 +18,19 @@ def loss_gradient(task: int, outputs: Any, targets: Any, weight: Any, smoothing:
     """Gradient of the weighted mean loss in the outputs; targets (B · K,) flat, smoothed towards 1 / classes."""
     rows, width = outputs.shape
     number = outputs.dtype.type
-    share, one = number(1.0 / rows), number(1)
+    share = number(1.0 / rows)
     keep, neutral = number(1.0 - smoothing), number(smoothing / max(2, width))
     for i in range(rows):
         w = weight[i] * share
         if task == BINARY:
             t = keep * targets[i] + neutral
-            grad[i, 0] = w * (one / (one + number(math.exp(-np.float64(outputs[i, 0])))) - t)
+            grad[i, 0] = w * (sigmoid(outputs[i, 0]) - t)
         elif task == MULTICLASS:
             top, total, mass = outputs[i, 0], number(0), number(0)
             for k in range(1, width):
                 top = max(top, outputs[i, k])
             for k in range(width):
-                grad[i, k] = number(math.exp(outputs[i, k] - top))
+                grad[i, k] = exp(outputs[i, k] - top)
                 total += grad[i, k]
                 mass += keep * targets[i * width + k] + neutral
             for k in range(width):
@@ -56,8 +56,8 @@ def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, s
                 wanted = k if targets[first + i, k] > targets[first + i, wanted] else wanted
             total, linear, mass = 0.0, 0.0, 0.0
             for k in range(width):
-                z, t = np.float64(outputs[i, k]) - np.float64(outputs[i, best]), np.float64(targets[first + i, k])
-                total += math.exp(z)
+                z, t = outputs[i, k] - outputs[i, best], np.float64(targets[first + i, k])
+                total += np.float64(exp(z))
                 linear += t * z
                 mass += t
             sums[0] += w * (mass * math.log(total) - linear)

@@ -102,6 +102,8 @@ class CompiledTraining:
 
     def _rates(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
         rates = np.zeros((len(steps), len(self.methods)))
+        if not self.methods:
+            return rates
         for i, step in enumerate(steps):
             clock = Clock(int(step) + 1, len(steps), self.num_steps)
             for j, method in enumerate(self.methods):

@@ -17,6 +17,7 @@ from poise.fleet.compiled._program import (
     WEIGHT_DECAY,
 )
 from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._view import matrix, part
 
 KERNEL, BIAS, NORM, EMBEDDING, SCALE = range(5)
 
@@ -49,14 +50,21 @@ def update(program: Any, state: Any, strengths: Any, step: int, scratch: Any) ->
 
 
 @inner
+def _parameter(program: Any, index: int) -> Any:
+    """Offset, rows, columns and role of a parameter."""
+    return part(program.params, index * 4, 4)
+
+
+@inner
 def _part(vector: Any, param: Any) -> Any:
-    return vector[param[0] : param[0] + param[1] * param[2]]
+    return part(vector, param[0], param[1] * param[2])
 
 
 @inner
 def clear(program: Any, grad: Any) -> None:
     """Zero the gradients that are added up; those of kernels are written as a whole."""
-    for param in program.params:
+    for index in range(program.params.shape[0]):
+        param = _parameter(program, index)
         if param[3] != KERNEL:
             g = _part(grad, param)
             for i in range(g.size):
@@ -65,7 +73,8 @@ def clear(program: Any, grad: Any) -> None:
 
 @inner
 def _add_l2(program: Any, state: Any, strength: float) -> None:
-    for param in program.params:
+    for index in range(program.params.shape[0]):
+        param = _parameter(program, index)
         if param[3] == KERNEL:
             w, g = _part(state.weights, param), _part(state.grad, param)
             factor = w.dtype.type(2.0 * strength)
@@ -84,7 +93,8 @@ def _norm_of(w: Any) -> Any:
 @inner
 def _clip(program: Any, grad: Any, bound: float) -> None:
     total = 0.0
-    for param in program.params:
+    for index in range(program.params.shape[0]):
+        param = _parameter(program, index)
         norm = _norm_of(_part(grad, param))
         total += norm * norm
     norm = np.sqrt(total)
@@ -102,7 +112,8 @@ def _adam(program: Any, state: Any, lr: float, step: int, kept: float, decaying:
     old, new, eps_ = number(beta2), number(1.0 - beta2), number(eps)
     lean = number(1.0 - beta1)
     correction = number(np.sqrt(1.0 - beta2**step))
-    for param in program.params:
+    for index in range(program.params.shape[0]):
+        param = _parameter(program, index)
         rate = number(lr * (bias_lr if param[3] == BIAS else 1.0) / (1.0 - beta1**step))
         w, g = _part(state.weights, param), _part(state.grad, param)
         m, v = _part(state.exp_avg, param), _part(state.exp_avg_sq, param)
@@ -115,7 +126,8 @@ def _adam(program: Any, state: Any, lr: float, step: int, kept: float, decaying:
 
 @inner
 def _shrink(program: Any, weights: Any, threshold: float) -> None:
-    for param in program.params:
+    for index in range(program.params.shape[0]):
+        param = _parameter(program, index)
         if param[3] == KERNEL:
             w = _part(weights, param)
             zero, bound = w.dtype.type(0), w.dtype.type(threshold)
@@ -128,11 +140,13 @@ def _shrink(program: Any, weights: Any, threshold: float) -> None:
 @inner
 def _shrink_groups(program: Any, weights: Any, threshold: float, scratch: Any) -> None:
     """Groups are the columns of a kernel: the weights that leave one input."""
-    for param in program.params:
+    for index in range(program.params.shape[0]):
+        param = _parameter(program, index)
         if param[3] == KERNEL:
-            w = _part(weights, param).reshape(param[1], param[2])
-            squares, number = scratch[: param[2]], w.dtype.type
-            squares[:] = 0
+            w = matrix(weights, param[0], param[1], param[2])
+            squares, number = part(scratch, 0, param[2]), w.dtype.type
+            for j in range(param[2]):
+                squares[j] = 0
             for r in range(param[1]):
                 for j in range(param[2]):
                     squares[j] += w[r, j] * w[r, j]
@@ -148,11 +162,12 @@ def _shrink_groups(program: Any, weights: Any, threshold: float, scratch: Any) -
 @inner
 def _project(program: Any, weights: Any, bound: float) -> None:
     """The weights that enter each unit, a row of a kernel, get a norm of at most `bound`."""
-    for param in program.params:
+    for index in range(program.params.shape[0]):
+        param = _parameter(program, index)
         if param[3] == KERNEL:
-            w = _part(weights, param).reshape(param[1], param[2])
+            w = matrix(weights, param[0], param[1], param[2])
             for r in range(param[1]):
-                norm = _norm_of(w[r])
+                norm = _norm_of(part(w, r * param[2], param[2]))
                 if norm > bound:
                     factor = w.dtype.type(bound / norm)
                     for j in range(param[2]):

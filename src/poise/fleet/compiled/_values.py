@@ -4,21 +4,46 @@ from __future__ import annotations
 
 from typing import Any
 
-from poise.fleet.compiled._program import BIAS, CAPACITY, GHOST_SIZE, MOMENTS, MOMENTS_SIZE, WEIGHT, WIDTH
+from poise.fleet.compiled._program import (
+    ACTIVATION,
+    BATCH_NORM,
+    BIAS,
+    CAPACITY,
+    DROP,
+    DROPOUT,
+    GHOST_SIZE,
+    MOMENTS,
+    MOMENTS_SIZE,
+    NO_DROP,
+    NORM,
+    NUM_COLUMNS,
+    STRENGTH,
+    WEIGHT,
+    WIDTH,
+)
+from poise.kernels.cpu._activation import RELU
 from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._view import flat, matrix, part
+
+# What `fusion_of` finds.
+NORM_ALONE, NORM_RELU, NORM_RELU_DROPOUT = range(3)
+
+
+@inner
+def operation(program: Any, index: int) -> Any:
+    """Row `index` of the program."""
+    return part(program.ops, index * NUM_COLUMNS, NUM_COLUMNS)
 
 
 @inner
 def value(buffer: Any, program: Any, offset: int, rows: int, width: int) -> Any:
     """The value at `offset` as a matrix (rows, width)."""
-    start = offset * program.sizes[CAPACITY]
-    return buffer[start : start + rows * width].reshape(rows, width)
+    return matrix(buffer, offset * program.sizes[CAPACITY], rows, width)
 
 
 @inner
 def flat_value(buffer: Any, program: Any, offset: int, count: int) -> Any:
-    start = offset * program.sizes[CAPACITY]
-    return buffer[start : start + count]
+    return part(buffer, offset * program.sizes[CAPACITY], count)
 
 
 @inner
@@ -26,10 +51,10 @@ def affine_of(op: Any, weights: Any, scratch: Any) -> Any:
     """Weight and bias of a normalization, or ones and zeros."""
     width = op[WIDTH]
     if op[WEIGHT] >= 0:
-        return weights[op[WEIGHT] : op[WEIGHT] + width], weights[op[BIAS] : op[BIAS] + width]
-    ones, zeros = scratch[:width], scratch[width : 2 * width]
-    ones[:] = 1
-    zeros[:] = 0
+        return part(weights, op[WEIGHT], width), part(weights, op[BIAS], width)
+    ones, zeros = part(scratch, 0, width), part(scratch, width, width)
+    for j in range(width):
+        ones[j], zeros[j] = 1, 0
     return ones, zeros
 
 
@@ -38,8 +63,8 @@ def affine_grads_of(op: Any, grad: Any, scratch: Any) -> Any:
     """Where the gradients of weight and bias go, or memory that nothing reads."""
     width = op[WIDTH]
     if op[WEIGHT] >= 0:
-        return grad[op[WEIGHT] : op[WEIGHT] + width], grad[op[BIAS] : op[BIAS] + width]
-    return scratch[2 * width : 3 * width], scratch[3 * width : 4 * width]
+        return part(grad, op[WEIGHT], width), part(grad, op[BIAS], width)
+    return part(scratch, 2 * width, width), part(scratch, 3 * width, width)
 
 
 @inner
@@ -47,7 +72,21 @@ def moments_of(op: Any, program: Any, buffers: Any) -> Any:
     """Where mean and rstd are kept from forward to backward."""
     size = program.sizes[MOMENTS_SIZE]
     start = op[MOMENTS] * 2 * size
-    return buffers.moments[start : start + size], buffers.moments[start + size : start + 2 * size]
+    return part(buffers.moments, start, size), part(buffers.moments, start + size, size)
+
+
+@inner
+def drops(op: Any, strengths: Any) -> Any:
+    """Whether a chain drops anything in training."""
+    return op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0
+
+
+@inner
+def fusion_of(op: Any, dropping: bool) -> int:
+    """How much of a chain is done in one pass over its columns."""
+    if op[NORM] != BATCH_NORM or op[ACTIVATION] != RELU:
+        return NORM_ALONE
+    return NORM_RELU_DROPOUT if dropping and op[DROP] == DROPOUT else NORM_RELU
 
 
 @inner
@@ -69,6 +108,6 @@ def ghost_bounds(rows: int, ghosts: int, index: int) -> Any:
 @inner
 def copy(source: Any, target: Any) -> None:
     """target ← source, flat or not. Numba's own assignment of matrices is nine times slower."""
-    flat, into = source.reshape(source.size), target.reshape(target.size)
+    values, into = flat(source), flat(target)
     for i in range(into.size):
-        into[i] = flat[i]
+        into[i] = values[i]

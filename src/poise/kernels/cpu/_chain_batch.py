@@ -13,7 +13,7 @@ import numpy as np
 
 from poise.kernels.cpu._activation import activate
 from poise.kernels.cpu._bfloat import widen
-from poise.kernels.cpu._dropout import TILE, depth_of, multiply_mask, optional, scratch, store
+from poise.kernels.cpu._dropout import PART, TILE, depth_of, multiply_mask, optional, scratch, store
 from poise.kernels.cpu._jit import entry, inner
 from poise.kernels.cpu._memory import fence
 from poise.kernels.cpu._philox import threshold_of
@@ -150,7 +150,7 @@ def _apply(
     number: Any, num: int, columns: int, code: int,
 ) -> None:  # fmt: skip
     """y = dropout(act((x - mean) · rstd · weight + bias)), the last tiles first: their x is still in the cache."""
-    values, mask, drawn = scratch(TILE, number), scratch(TILE, number), np.empty(1, np.int64)
+    values, mask, drawn = scratch(PART, number), scratch(TILE, number), np.empty(1, np.int64)
     center = scratch(period_of(columns), number)
     scale, slope, shift = scratch(center.size, center), scratch(center.size, center), scratch(center.size, center)
     groups, current = (num + GROUP * TILE - 1) // (GROUP * TILE), -1
@@ -168,8 +168,8 @@ def _apply(
             slope *= scale
         threshold = threshold_of(p[v]) if on[v] else 0
         drawn[0] = -1
-        for first in range(start, min(start + GROUP * TILE, num), TILE):
-            size = min(TILE, num - first)
+        for first in range(start, min(start + GROUP * TILE, num), PART):
+            size = min(PART, num - first)
             affine(x, v * num, first, size, center, slope, shift, values)
             activate(code, values[:size])
             if threshold > 0:

@@ -9,7 +9,7 @@ import numpy as np
 from poise.kernels.cpu._activation import activate_backward
 from poise.kernels.cpu._bfloat import widen
 from poise.kernels.cpu._chain_batch import GROUP, affine, constants, period_of
-from poise.kernels.cpu._dropout import TILE, depth_of, load, multiply_mask, optional, scratch, store
+from poise.kernels.cpu._dropout import PART, TILE, depth_of, load, multiply_mask, optional, scratch, store
 from poise.kernels.cpu._jit import entry, inner
 from poise.kernels.cpu._memory import fence
 from poise.kernels.cpu._philox import threshold_of
@@ -26,7 +26,7 @@ def _reduce(
     Where the statistics are constant, dx is the gradient of x; otherwise `stash` is that of the norm's output, for
     `_spread`, and may share its memory with dx. Block b has the tiles b · depth ….
     """
-    inside, grads, mask = scratch(TILE, stash), scratch(TILE, stash), scratch(TILE, stash)
+    inside, grads, mask = scratch(PART, stash), scratch(PART, stash), scratch(TILE, stash)
     center, drawn = scratch(period_of(columns), stash), np.empty(1, np.int64)
     scale, slope, shift = scratch(center.size, center), scratch(center.size, center), scratch(center.size, center)
     total, moment = scratch(center.size, center), scratch(center.size, center)
@@ -47,8 +47,8 @@ def _reduce(
         drawn[0] = -1
         total[:] = 0
         moment[:] = 0
-        for first in range(b * depth * TILE, min((b + 1) * depth * TILE, num), TILE):
-            size = min(TILE, num - first)
+        for first in range(b * depth * TILE, min((b + 1) * depth * TILE, num), PART):
+            size = min(PART, num - first)
             load(g, v * num + first, size, grads)
             if threshold > 0:
                 multiply_mask(grads, first, size, num, key[v], step[v], threshold, mask, drawn)

@@ -11,12 +11,14 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types as _types
+from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 
 from poise.kernels.cpu._jit import VECTOR_BYTES, inner
 from poise.kernels.cpu._vector import Lanes, pointer
 
-types: Any = _types
+cgutils: Any = _cgutils
+types: Any = _types  # neither has annotations
 _I64 = ir.IntType(64)
 _WAYS = 4  # rows a turn, each with its own sums, so that additions do not wait for each other
 
@@ -82,51 +84,31 @@ def _sum_rows(
     return totals
 
 
-def _block(generate: Callable[..., None], num_pointers: int, num_numbers: int, *, masked: bool) -> Any:
-    """An instruction on one vector of columns: (pointers, numbers, rows, row distance, live columns)."""
+def _block(generate: Callable[..., None], *, masked: bool) -> Any:
+    """An instruction on one vector of columns: (pointers, number, rows, row distance, live columns)."""
 
-    def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
-        *given, rows, distance, live = arguments
-        element = context.get_value_type(signature.args[0].dtype)
-        lanes = Lanes(builder, element, live if masked else None)
-        spread = [lanes.spread(one) for one in given[num_pointers:]]
-        generate(builder, lanes, given[:num_pointers], spread, rows, distance)
-        return context.get_dummy_value()
+    def block(_typing: Any, pointers: Any, number: Any, rows: Any, distance: Any, live: Any) -> Any:
+        def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+            given, number, rows, distance, live = arguments
+            element = context.get_value_type(signature.args[1])
+            lanes = Lanes(builder, element, live if masked else None)
+            generate(builder, lanes, cgutils.unpack_tuple(builder, given), lanes.spread(number), rows, distance)
+            return context.get_dummy_value()
 
-    # Numba reads the number of arguments off the signature, so one definition for each number is needed.
-    if (num_pointers, num_numbers) == (3, 1):
+        return types.void(pointers, number, rows, distance, live), write
 
-        @intrinsic
-        def four(_typing, x, a, b, n, rows, distance, live):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-            return types.void(x, a, b, n, rows, distance, live), write
-
-        return four
-
-    if (num_pointers, num_numbers) == (4, 0):
-
-        @intrinsic
-        def maps(_typing, x, a, b, y, rows, distance, live):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-            return types.void(x, a, b, y, rows, distance, live), write
-
-        return maps
-
-    @intrinsic
-    def gradients(_typing, x, g, mean, rstd, weight, dw, db, n, rows, distance, live):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-        return types.void(x, g, mean, rstd, weight, dw, db, n, rows, distance, live), write
-
-    return gradients
+    return intrinsic(block)
 
 
 def _moments(
     builder: ir.IRBuilder,
     lanes: Lanes,
     pointers: list[ir.Value],
-    numbers: list[ir.Value],
+    share: ir.Value,
     rows: ir.Value,
     row: ir.Value,
 ) -> None:
     x, mean_at, var_at = pointers
-    share = numbers[0]
 
     def value(index: ir.Value) -> ir.Value:
         return lanes.load(x, builder.mul(index, row))
@@ -145,104 +127,133 @@ def _moments(
     lanes.store(builder.fsub(builder.fmul(total, share), builder.fmul(left, left)), var_at, _I64(0))
 
 
-def _scale(
-    builder: ir.IRBuilder,
-    lanes: Lanes,
-    pointers: list[ir.Value],
-    numbers: list[ir.Value],
-    rows: ir.Value,
-    row: ir.Value,
-) -> None:
-    x, slope_at, shift_at, y = pointers
-    slope, shift = lanes.load(slope_at, _I64(0)), lanes.load(shift_at, _I64(0))
-
-    def body(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        at = builder.mul(index, row)
-        lanes.store(lanes.multiply_add(lanes.load(x, at), slope, shift), y, at)
-        return []
-
-    _for_rows(builder, rows, [], body)
+def _relu(builder: ir.IRBuilder, lanes: Lanes, u: ir.Value, value: ir.Value) -> ir.Value:
+    """`value` where u > 0 or u is not a number, else 0."""
+    return builder.select(builder.fcmp_ordered("<=", u, lanes.zero), lanes.zero, value)
 
 
-def _norm_backward(
-    builder: ir.IRBuilder,
-    lanes: Lanes,
-    pointers: list[ir.Value],
-    numbers: list[ir.Value],
-    rows: ir.Value,
-    row: ir.Value,
-) -> None:
-    x, g, *vectors = pointers
-    mean, rstd, weight = (lanes.load(one, _I64(0)) for one in vectors[:3])
-    weight_grad, bias_grad = vectors[3:]
-    share = numbers[0]
+def _make_scale(*, relu: bool, drop: bool) -> Callable[..., None]:
+    def scale(
+        builder: ir.IRBuilder, lanes: Lanes, pointers: list[ir.Value], _: ir.Value, rows: ir.Value, row: ir.Value
+    ) -> None:
+        x, y, mask, slope_at, shift_at = pointers
+        slope, shift = lanes.load(slope_at, _I64(0)), lanes.load(shift_at, _I64(0))
 
-    def terms(index: ir.Value) -> list[ir.Value]:
-        at = builder.mul(index, row)
-        grad = lanes.load(g, at)
-        return [grad, builder.fmul(grad, builder.fsub(lanes.load(x, at), mean))]
+        def body(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            at = builder.mul(index, row)
+            value = lanes.multiply_add(lanes.load(x, at), slope, shift)
+            if relu:
+                value = _relu(builder, lanes, value, value)
+            if drop:
+                value = builder.fmul(value, lanes.load(mask, at))
+            lanes.store(value, y, at)
+            return []
 
-    total, moment = _sum_rows(builder, lanes, rows, terms, 2)
-    lanes.store(builder.fadd(lanes.load(bias_grad, _I64(0)), total), bias_grad, _I64(0))
-    lanes.store(lanes.multiply_add(moment, rstd, lanes.load(weight_grad, _I64(0))), weight_grad, _I64(0))
-    slope = builder.fmul(rstd, weight)
-    pull = builder.fneg(builder.fmul(builder.fmul(slope, builder.fmul(rstd, rstd)), builder.fmul(moment, share)))
-    center = builder.fmul(total, share)
+        _for_rows(builder, rows, [], body)
 
-    def body(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
-        at = builder.mul(index, row)
-        direct = builder.fmul(builder.fsub(lanes.load(g, at), center), slope)
-        lanes.store(lanes.multiply_add(builder.fsub(lanes.load(x, at), mean), pull, direct), g, at)
-        return []
-
-    _for_rows(builder, rows, [], body)
+    return scale
 
 
-_MOMENTS, _MOMENTS_EDGE = (_block(_moments, 3, 1, masked=masked) for masked in (False, True))
-_SCALE, _SCALE_EDGE = (_block(_scale, 4, 0, masked=masked) for masked in (False, True))
-_BACKWARD, _BACKWARD_EDGE = (_block(_norm_backward, 7, 1, masked=masked) for masked in (False, True))
+def _make_backward(*, relu: bool, drop: bool) -> Callable[..., None]:
+    def backward(
+        builder: ir.IRBuilder, lanes: Lanes, pointers: list[ir.Value], share: ir.Value, rows: ir.Value, row: ir.Value
+    ) -> None:
+        x, g, mask, mean_at, rstd_at, weight_at, weight_grad, bias_grad, slope_at, shift_at = pointers
+        mean, rstd, weight = (lanes.load(one, _I64(0)) for one in (mean_at, rstd_at, weight_at))
+        slope, shift = lanes.load(slope_at, _I64(0)), lanes.load(shift_at, _I64(0))
+
+        def terms(index: ir.Value) -> list[ir.Value]:
+            at = builder.mul(index, row)
+            value, grad = lanes.load(x, at), lanes.load(g, at)
+            if drop:
+                grad = builder.fmul(grad, lanes.load(mask, at))
+            if relu:
+                grad = _relu(builder, lanes, lanes.multiply_add(value, slope, shift), grad)
+            if relu or drop:
+                lanes.store(grad, g, at)
+            return [grad, builder.fmul(grad, builder.fsub(value, mean))]
+
+        total, moment = _sum_rows(builder, lanes, rows, terms, 2)
+        lanes.store(builder.fadd(lanes.load(bias_grad, _I64(0)), total), bias_grad, _I64(0))
+        lanes.store(lanes.multiply_add(moment, rstd, lanes.load(weight_grad, _I64(0))), weight_grad, _I64(0))
+        direct = builder.fmul(rstd, weight)
+        pull = builder.fneg(builder.fmul(builder.fmul(direct, builder.fmul(rstd, rstd)), builder.fmul(moment, share)))
+        center = builder.fmul(total, share)
+
+        def body(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            at = builder.mul(index, row)
+            own = builder.fmul(builder.fsub(lanes.load(g, at), center), direct)
+            lanes.store(lanes.multiply_add(builder.fsub(lanes.load(x, at), mean), pull, own), g, at)
+            return []
+
+        _for_rows(builder, rows, [], body)
+
+    return backward
+
+
+_MOMENTS, _MOMENTS_EDGE = (_block(_moments, masked=masked) for masked in (False, True))
 
 
 @inner
 def column_moments(x: Any, first: int, last: int, mean: Any, var: Any) -> None:
     """Mean and biased variance of each column over the rows first … last - 1, in two passes against cancellation."""
     columns, lanes, share = x.shape[1], VECTOR_BYTES // x.itemsize, x.dtype.type(1.0 / (last - first))
-    flat, rows = x.reshape(x.size), last - first
+    rows = last - first
     for j in range(0, columns, lanes):
-        at, live = pointer(flat, first * columns + j), min(lanes, columns - j)
+        pointers = (pointer(x, first * columns + j), pointer(mean, j), pointer(var, j))
+        live = min(lanes, columns - j)
         if live == lanes:
-            _MOMENTS(at, pointer(mean, j), pointer(var, j), share, rows, columns, live)
+            _MOMENTS(pointers, share, rows, columns, live)
         else:
-            _MOMENTS_EDGE(at, pointer(mean, j), pointer(var, j), share, rows, columns, live)
+            _MOMENTS_EDGE(pointers, share, rows, columns, live)
 
 
-@inner
-def affine_columns(x: Any, first: int, last: int, slope: Any, shift: Any, out: Any) -> None:
-    """out = x · slope + shift, by columns, for the rows first … last - 1."""
-    columns, lanes = x.shape[1], VECTOR_BYTES // x.itemsize
-    flat, flat_out, rows = x.reshape(x.size), out.reshape(out.size), last - first
-    for j in range(0, columns, lanes):
-        start, live = first * columns + j, min(lanes, columns - j)
-        at, to = pointer(flat, start), pointer(flat_out, start)
-        if live == lanes:
-            _SCALE(at, pointer(slope, j), pointer(shift, j), to, rows, columns, live)
-        else:
-            _SCALE_EDGE(at, pointer(slope, j), pointer(shift, j), to, rows, columns, live)
+def _make_scale_columns(*, relu: bool, drop: bool) -> Any:
+    whole, edge = (_block(_make_scale(relu=relu, drop=drop), masked=masked) for masked in (False, True))
+
+    def scale_columns(x: Any, y: Any, first: int, last: int, slope: Any, shift: Any, mask: Any) -> None:
+        """y = m · max(x · slope + shift, 0), by columns, for the rows first … last - 1; m or max may be left out."""
+        columns, lanes, rows, unused = x.shape[1], VECTOR_BYTES // x.itemsize, last - first, x.dtype.type(0)
+        for j in range(0, columns, lanes):
+            start, live = first * columns + j, min(lanes, columns - j)
+            vectors = (pointer(slope, j), pointer(shift, j))
+            matrices = (pointer(x, start), pointer(y, start), pointer(mask, start if drop else 0))
+            pointers = matrices + vectors
+            if live == lanes:
+                whole(pointers, unused, rows, columns, live)
+            else:
+                edge(pointers, unused, rows, columns, live)
+
+    return inner(scale_columns)
 
 
-@inner
-def batch_norm_backward(
-    x: Any, g: Any, first: int, last: int, mean: Any, rstd: Any, weight: Any, weight_grad: Any, bias_grad: Any
-) -> None:
-    """g ← gradient of x for the rows first … last - 1, which share moments; adds to those of weight and bias."""
-    columns, lanes, share = x.shape[1], VECTOR_BYTES // x.itemsize, x.dtype.type(1.0 / (last - first))
-    flat, flat_g, rows = x.reshape(x.size), g.reshape(g.size), last - first
-    for j in range(0, columns, lanes):
-        start, live = first * columns + j, min(lanes, columns - j)
-        at, grad = pointer(flat, start), pointer(flat_g, start)
-        m, s, w = pointer(mean, j), pointer(rstd, j), pointer(weight, j)
-        dw, db = pointer(weight_grad, j), pointer(bias_grad, j)
-        if live == lanes:
-            _BACKWARD(at, grad, m, s, w, dw, db, share, rows, columns, live)
-        else:
-            _BACKWARD_EDGE(at, grad, m, s, w, dw, db, share, rows, columns, live)
+def _make_batch_norm_backward(*, relu: bool, drop: bool) -> Any:
+    whole, edge = (_block(_make_backward(relu=relu, drop=drop), masked=masked) for masked in (False, True))
+
+    def batch_norm_backward(
+        x: Any, g: Any, first: int, last: int, mean: Any, rstd: Any, weight: Any, weight_grad: Any, bias_grad: Any,
+        slope: Any, shift: Any, mask: Any,
+    ) -> None:  # fmt: skip
+        """g ← gradient of x for the rows first … last - 1, which share moments; adds to those of weight and bias."""
+        columns, lanes, share = x.shape[1], VECTOR_BYTES // x.itemsize, x.dtype.type(1.0 / (last - first))
+        rows = last - first
+        for j in range(0, columns, lanes):
+            start, live = first * columns + j, min(lanes, columns - j)
+            vectors = (pointer(mean, j), pointer(rstd, j), pointer(weight, j), pointer(weight_grad, j))
+            affine = (pointer(bias_grad, j), pointer(slope, j), pointer(shift, j))
+            matrices = (pointer(x, start), pointer(g, start), pointer(mask, start if drop else 0))
+            pointers = matrices + vectors + affine
+            if live == lanes:
+                whole(pointers, share, rows, columns, live)
+            else:
+                edge(pointers, share, rows, columns, live)
+
+    return inner(batch_norm_backward)
+
+
+affine_columns = _make_scale_columns(relu=False, drop=False)
+affine_relu_columns = _make_scale_columns(relu=True, drop=False)
+affine_relu_dropout_columns = _make_scale_columns(relu=True, drop=True)
+batch_norm_backward = _make_batch_norm_backward(relu=False, drop=False)
+batch_norm_relu_backward = _make_batch_norm_backward(relu=True, drop=False)
+batch_norm_relu_dropout_backward = _make_batch_norm_backward(relu=True, drop=True)

@@ -16,6 +16,7 @@ from poise.kernels.cpu._pool import array_at, parallel, take, team
 from poise.kernels.reference import LANES, TILE_BLOCKS
 
 TILE = TILE_BLOCKS * LANES
+PART = TILE // 4  # elements that are worked on at a time: their values and their tile's mask fit the first cache
 _LINE = 64
 _STREAMED = 8 << 20  # bytes of which little is still in the cache when somebody reads them
 _BLOCK, _MOST_BLOCKS = 8 * TILE, 64

@@ -15,10 +15,13 @@ from poise.kernels.cpu._vector import pointer, tile, transpose_block
 
 # As many sums as registers hold: 32 of AVX-512, or 16.
 _ROWS = 8 if HAS_AVX512 else 4
+_HALF = _ROWS // 2
 
 
 def _make_matmul(*, pairs: bool) -> Any:
     tall_wide, tall_narrow = tile(_ROWS, 2, masked=False, pairs=pairs), tile(_ROWS, 1, masked=True, pairs=pairs)
+    tall_edge = tile(_ROWS, 2, masked=True, pairs=pairs)
+    half_wide, half_narrow = tile(_HALF, 2, masked=False, pairs=pairs), tile(_HALF, 1, masked=True, pairs=pairs)
     flat_wide, flat_narrow = tile(1, 2, masked=False, pairs=pairs), tile(1, 1, masked=True, pairs=pairs)
 
     def matmul(
@@ -43,27 +46,35 @@ def _make_matmul(*, pairs: bool) -> Any:
             depth: Length of the sums, ≥ 1.
         """
         lanes = VECTOR_BYTES // c.itemsize
+        # Enough rows for one tile: the last tile then begins early and writes some rows a second time, the same.
+        tall = _ROWS if rows >= _ROWS else (_HALF if rows >= _HALF else 1)
         j = 0
         while j < columns:
-            wide = columns - j >= 2 * lanes
-            live = min(lanes, columns - j)
+            left_over = columns - j
+            wide = left_over >= 2 * lanes
+            edge = tall == _ROWS and lanes < left_over < 2 * lanes
+            live = left_over - lanes if edge else min(lanes, left_over)
             right = pointer(b, b_start + j)
-            i = 0
-            while i + _ROWS <= rows:
-                left, out = pointer(a, a_start + i * a_row), pointer(c, c_start + i * c_row + j)
-                if wide:
-                    tall_wide(left, a_row, a_column, right, b_row, out, c_row, depth, live)
-                else:
-                    tall_narrow(left, a_row, a_column, right, b_row, out, c_row, depth, live)
-                i += _ROWS
-            while i < rows:
-                left, out = pointer(a, a_start + i * a_row), pointer(c, c_start + i * c_row + j)
-                if wide:
+            for i in range(0, rows, tall):
+                first = min(i, rows - tall)
+                left, out = pointer(a, a_start + first * a_row), pointer(c, c_start + first * c_row + j)
+                if tall == _ROWS:
+                    if wide:
+                        tall_wide(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                    elif edge:
+                        tall_edge(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                    else:
+                        tall_narrow(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                elif tall == _HALF:
+                    if wide:
+                        half_wide(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                    else:
+                        half_narrow(left, a_row, a_column, right, b_row, out, c_row, depth, live)
+                elif wide:
                     flat_wide(left, a_row, a_column, right, b_row, out, c_row, depth, live)
                 else:
                     flat_narrow(left, a_row, a_column, right, b_row, out, c_row, depth, live)
-                i += 1
-            j += 2 * lanes if wide else lanes
+            j += 2 * lanes if wide or edge else lanes
 
     return inner(matmul)
 

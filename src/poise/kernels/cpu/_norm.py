@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from poise.kernels.cpu._columns import affine_columns
 from poise.kernels.cpu._jit import inner
 
 
@@ -33,16 +32,11 @@ def rsqrt(var: Any, eps: float) -> None:
 
 
 @inner
-def scale_columns(
-    x: Any, first: int, last: int, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any, scratch: Any
-) -> None:
-    """out = (x - mean) · rstd · weight + bias, by columns, for the rows first … last - 1; `scratch` holds two rows."""
-    columns = x.shape[1]
-    slope, shift = scratch[:columns], scratch[columns : 2 * columns]
-    for j in range(columns):
+def slope_and_shift(mean: Any, rstd: Any, weight: Any, bias: Any, slope: Any, shift: Any) -> None:
+    """(x - mean) · rstd · weight + bias = x · slope + shift."""
+    for j in range(mean.size):
         slope[j] = rstd[j] * weight[j]
         shift[j] = bias[j] - mean[j] * slope[j]
-    affine_columns(x, first, last, slope, shift, out)
 
 
 @inner

@@ -8,6 +8,7 @@ import numpy as np
 
 from poise.kernels.cpu._jit import exact, inner
 from poise.kernels.cpu._math import cos_sin_of_turn, log_of_uniform
+from poise.kernels.cpu._view import part
 from poise.kernels.reference import LANES, TILE_BLOCKS
 
 _u, _ul = np.uint32, np.uint64
@@ -32,8 +33,8 @@ def words(out: Any, key: Any, step: Any, num_blocks: int) -> None:
     """Fill the uint32 vector `out` with word 0 of all blocks, then word 1, and so on."""
     k0, k1 = _u(key), _u(_ul(key) >> _ul(32))
     s0, s1 = _u(step), _u(_ul(step) >> _ul(32))
-    w0, w1 = out[:num_blocks], out[num_blocks : 2 * num_blocks]
-    w2, w3 = out[2 * num_blocks : 3 * num_blocks], out[3 * num_blocks : 4 * num_blocks]
+    w0, w1 = part(out, 0, num_blocks), part(out, num_blocks, num_blocks)
+    w2, w3 = part(out, 2 * num_blocks, num_blocks), part(out, 3 * num_blocks, num_blocks)
     for i in range(num_blocks):
         w0[i], w1[i], w2[i], w3[i] = _philox(_u(i), _u(0), s0, s1, k0, k1)
 
@@ -51,8 +52,8 @@ def mask_tile(out: Any, key: Any, step: Any, tile: int, size: int, threshold: in
     s0, s1 = _u(step), _u(_ul(step) >> _ul(32))
     m, first, t = (size + 7) // 8, tile * TILE_BLOCKS, _u(threshold)
     # Lanes lie side by side, so that each is written in order; the last one may be short.
-    r0, r1, r2, r3 = out[:m], out[m : 2 * m], out[2 * m : 3 * m], out[3 * m : 4 * m]
-    r4, r5, r6, r7 = out[4 * m : 5 * m], out[5 * m : 6 * m], out[6 * m : 7 * m], out[7 * m : 8 * m]
+    r0, r1, r2, r3 = part(out, 0, m), part(out, m, m), part(out, 2 * m, m), part(out, 3 * m, m)
+    r4, r5, r6, r7 = part(out, 4 * m, m), part(out, 5 * m, m), part(out, 6 * m, m), part(out, 7 * m, m)
     for i in range(m):
         a, b, c, d = _philox(_u(first + i), _u(0), s0, s1, k0, k1)
         r0[i] = kept if (a & _HALF_WORD) >= t else dropped
@@ -72,12 +73,13 @@ def keep_mask(out: Any, size: int, key: Any, step: Any, p: float, scratch: Any) 
     kept, dropped = out.dtype.type(65536.0 / (65536 - threshold)), out.dtype.type(0)
     for tile in range((size + _TILE - 1) // _TILE):
         start = tile * _TILE
-        part = min(_TILE, size - start)
-        if part == _TILE:
-            mask_tile(out[start : start + _TILE], key, step, tile, part, threshold, kept, dropped)
+        count = min(_TILE, size - start)
+        if count == _TILE:
+            mask_tile(part(out, start, _TILE), key, step, tile, count, threshold, kept, dropped)
         else:
-            mask_tile(scratch, key, step, tile, part, threshold, kept, dropped)
-            out[start : start + part] = scratch[:part]
+            mask_tile(scratch, key, step, tile, count, threshold, kept, dropped)
+            for i in range(count):
+                out[start + i] = scratch[i]
 
 
 @inner
@@ -94,9 +96,9 @@ def add_normal(out: Any, size: int, std: float, key: Any, step: Any, bits: Any) 
     """Add std · N(0, 1) to out[:size] by Box and Muller in float64; `bits` is uint32 scratch of size + 4."""
     half = (size + 1) // 2
     words(bits, key, step, (2 * half + 3) // 4)
-    first, second = bits[:half], bits[half : 2 * half]
+    first, second = part(bits, 0, half), part(bits, half, half)
     scale = out.dtype.type(std)
-    upper, lower = out[:half], out[half:size]
+    upper, lower = part(out, 0, half), part(out, half, size - half)
     for i in range(size - half):
         radius = np.sqrt(-2.0 * log_of_uniform(first[i]))
         cosine, sine = cos_sin_of_turn(second[i])

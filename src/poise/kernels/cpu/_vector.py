@@ -89,10 +89,11 @@ class Lanes:
 def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
     """C[i, j] = Σ_k A[i, k] B[k, j] for `rows` rows and `vectors` vectors of columns, held in registers throughout.
 
-    With `pairs`, each element of A and B is an int32 that holds two bfloat16 numbers, whose products are both added.
+    Where `masked`, the last vector has fewer columns. With `pairs`, each element of A and B is an int32 that holds two
+    bfloat16 numbers, whose products are both added.
 
     The made function takes (a, a_row, a_column, b, b_row, c, c_row, depth, live): pointers, the distances of their rows
-    (and of A's columns) in elements, the length of the sum, ≥ 1, and, where masked, the number of columns.
+    (and of A's columns) in elements, the length of the sum, ≥ 1, and, where masked, the columns of the last vector.
     """
 
     @_instruction
@@ -100,8 +101,11 @@ def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
                 live: Any) -> Any:  # fmt: skip
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
             a, a_row, a_column, b, b_row, c, c_row, depth, live = arguments
-            lanes = Lanes(builder, context.get_value_type(signature.args[5].dtype), live if masked else None)
-            factors = Lanes(builder, _I32, live if masked else None) if pairs else lanes
+            element = context.get_value_type(signature.args[5].dtype)
+            lanes = Lanes(builder, element)
+            whole = [True] * (vectors - 1) + [not masked]
+            factors = [Lanes(builder, _I32 if pairs else element, None if full else live) for full in whole]
+            results = [Lanes(builder, element, None if full else live) for full in whole]
             multiply_add = lanes.add_products_of_pairs if pairs else lanes.multiply_add
             before, loop = builder.block, builder.append_basic_block("depth")
             after = builder.append_basic_block("store")
@@ -110,7 +114,7 @@ def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
             k = builder.phi(_I64)
             sums = [[builder.phi(lanes.type) for _ in range(vectors)] for _ in range(rows)]
             b_k, a_k = builder.mul(k, b_row), builder.mul(k, a_column)
-            right = [factors.load(b, builder.add(b_k, _I64(v * lanes.count))) for v in range(vectors)]
+            right = [one.load(b, builder.add(b_k, _I64(v * lanes.count))) for v, one in enumerate(factors)]
             following = builder.add(k, _I64(1))
             for i, row in enumerate(sums):
                 left = builder.load(builder.gep(a, [builder.add(a_k, builder.mul(a_row, _I64(i)))]))
@@ -126,7 +130,7 @@ def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
             builder.position_at_end(after)
             for i, row in enumerate(sums):
                 for v, total in enumerate(row):
-                    lanes.store(total, c, builder.add(builder.mul(c_row, _I64(i)), _I64(v * lanes.count)))
+                    results[v].store(total, c, builder.add(builder.mul(c_row, _I64(i)), _I64(v * lanes.count)))
             return context.get_dummy_value()
 
         whole = types.intp
@@ -170,13 +174,29 @@ def _exchange(builder: ir.IRBuilder, rows: list[ir.Value], step: int) -> list[ir
 
 @_instruction
 def pointer(_typing: Any, array: Any, offset: Any) -> Any:
-    """The address of element `offset` of a flat array."""
+    """The address of element `offset` of a contiguous array, counted as if it were flat."""
+    if array.layout != "C":
+        return None  # a typing error: elements would not lie where they are looked for
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
         data = cgutils.create_struct_proxy(signature.args[0])(context, builder, arguments[0]).data
         return builder.gep(data, [arguments[1]])
 
     return types.CPointer(array.dtype)(array, types.intp), generate
+
+
+@_instruction
+def prefetch(_typing: Any, address: Any) -> Any:
+    """Have a line of memory brought near, without waiting for it."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.bitcast(arguments[0], byte), _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(address), generate
 
 
 @_instruction

@@ -5,18 +5,27 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from poise.kernels.cpu._columns import affine_columns, batch_norm_backward, column_moments
+from poise.kernels.cpu._columns import (
+    affine_columns,
+    affine_relu_columns,
+    affine_relu_dropout_columns,
+    batch_norm_backward,
+    batch_norm_relu_backward,
+    batch_norm_relu_dropout_backward,
+    column_moments,
+)
 from poise.kernels.cpu._norm import (
     add_rows,
     layer_norm,
     layer_norm_backward,
     rsqrt,
-    scale_columns,
     scale_columns_backward,
+    slope_and_shift,
 )
 
 EPS = 1e-3
 GUARD = -777.0
+NO_MASK = np.zeros(0)
 SHAPES = [(2, 1), (2, 8), (3, 7), (4, 9), (5, 16), (7, 17), (8, 33), (16, 64), (33, 65), (130, 70)]
 
 
@@ -46,10 +55,16 @@ def batch_norm(x, weight, bias, first=0, last=None, eps=EPS):
     mean, rstd = np.empty(columns, x.dtype), np.empty(columns, x.dtype)
     column_moments(x, first, last, mean, rstd)
     rsqrt(rstd, eps)
-    y, scratch = np.full_like(x, GUARD), np.full(2 * columns + 9, GUARD, x.dtype)
-    scale_columns(x, first, last, mean, rstd, weight, bias, y, scratch)
-    assert (scratch[2 * columns :] == GUARD).all()
+    y = np.full_like(x, GUARD)
+    affine_columns(x, y, first, last, *affine(mean, rstd, weight, bias), NO_MASK)
     return y, mean, rstd
+
+
+def affine(mean, rstd, weight, bias):
+    """Slope and shift of the columns."""
+    slope, shift = np.empty_like(mean), np.empty_like(mean)
+    slope_and_shift(mean, rstd, weight, bias, slope, shift)
+    return slope, shift
 
 
 @pytest.mark.parametrize(("rows", "columns"), SHAPES)
@@ -58,9 +73,43 @@ def test_batch_normalization_is_that_of_torch(rows, columns):
     expected = autograd(torch_batch_norm, x, g, weight, bias)
     y, mean, rstd = batch_norm(x, weight, bias)
     weight_grad, bias_grad, gx = np.ones(columns), np.full(columns, 2.0), g.copy()
-    batch_norm_backward(x, gx, 0, rows, mean, rstd, weight, weight_grad, bias_grad)
+    unused = affine(mean, rstd, weight, bias)
+    batch_norm_backward(x, gx, 0, rows, mean, rstd, weight, weight_grad, bias_grad, *unused, NO_MASK)
     for found, wanted in zip((y, gx, weight_grad - 1, bias_grad - 2), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * max(1, np.abs(wanted).max()))
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize(("rows", "columns"), SHAPES)
+def test_one_pass_is_normalization_relu_and_dropout_one_after_the_other(rows, columns, drop):
+    x, g, weight, bias = draw(rows, columns)
+    mask = np.where(np.random.default_rng(1).random((rows, columns)) < 0.4, 0, 1 / 0.6) if drop else np.ones_like(x)
+    _, mean, rstd = batch_norm(x, weight, bias)
+    slope, shift = affine(mean, rstd, weight, bias)
+    forward = affine_relu_dropout_columns if drop else affine_relu_columns
+    backward = batch_norm_relu_dropout_backward if drop else batch_norm_relu_backward
+    given = mask.reshape(-1) if drop else NO_MASK
+
+    def slow(x, w, b):
+        return torch_batch_norm(x, w, b).relu() * torch.from_numpy(mask)
+
+    y, weight_grad, bias_grad, gx = np.empty_like(x), np.ones(columns), np.full(columns, 2.0), g.copy()
+    forward(x, y, 0, rows, slope, shift, given)
+    backward(x, gx, 0, rows, mean, rstd, weight, weight_grad, bias_grad, slope, shift, given)
+    expected = autograd(slow, x, g, weight, bias)
+    for found, wanted in zip((y, gx, weight_grad - 1, bias_grad - 2), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * max(1, np.abs(wanted).max()))
+
+
+def test_one_pass_hides_no_number_that_is_none():
+    x = np.array([[np.nan, 1.0], [2.0, -1.0]])
+    y, g = np.empty_like(x), np.ones_like(x)
+    affine_relu_columns(x, y, 0, 2, np.ones(2), np.zeros(2), NO_MASK)
+    np.testing.assert_array_equal(y, [[np.nan, 1.0], [2.0, 0.0]])
+    one, none = np.ones(2), np.zeros(2)
+    batch_norm_relu_backward(x, g, 0, 2, none, one, one, np.zeros(2), np.zeros(2), one, none, NO_MASK)
+    assert np.isnan(g[:, 0]).all()
+    assert np.isfinite(g[:, 1]).all()
 
 
 @pytest.mark.parametrize(("first", "last"), [(0, 2), (1, 8), (3, 20), (19, 21)])
@@ -69,7 +118,8 @@ def test_a_ghost_batch_is_a_batch_of_its_own_and_touches_no_other_row(first, las
     expected = autograd(torch_batch_norm, x[first:last], g[first:last], weight, bias)
     y, mean, rstd = batch_norm(x, weight, bias, first, last)
     weight_grad, bias_grad, gx = np.zeros(19), np.zeros(19), g.copy()
-    batch_norm_backward(x, gx, first, last, mean, rstd, weight, weight_grad, bias_grad)
+    unused = affine(mean, rstd, weight, bias)
+    batch_norm_backward(x, gx, first, last, mean, rstd, weight, weight_grad, bias_grad, *unused, NO_MASK)
     for found, wanted in zip((y[first:last], gx[first:last], weight_grad, bias_grad), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-12, atol=1e-12 * max(1, np.abs(wanted).max()))
     outside = np.r_[0:first, last:21]
@@ -104,7 +154,7 @@ def test_given_statistics_are_constants(rows, columns):
     expected = autograd(evaluate, x, g, weight, bias)
     rstd, y = var.copy(), np.empty_like(x)
     rsqrt(rstd, EPS)
-    scale_columns(x, 0, rows, mean, rstd, weight, bias, y, np.empty(2 * columns))
+    affine_columns(x, y, 0, rows, *affine(mean, rstd, weight, bias), NO_MASK)
     weight_grad, bias_grad, gx = np.zeros(columns), np.zeros(columns), g.copy()
     scale_columns_backward(x, gx, mean, rstd, weight, weight_grad, bias_grad)
     for found, wanted in zip((y, gx, weight_grad, bias_grad), expected, strict=True):
@@ -148,7 +198,7 @@ def test_sums_of_rows_and_maps_of_columns(rows, columns, dtype):
         np.testing.assert_allclose(total[:columns] - 3, x[first:last].sum(0), rtol=1e-5, atol=1e-5)
         assert (total[columns:] == 3).all()
         out = np.full_like(x, GUARD)
-        affine_columns(x, first, last, slope, shift, out)
+        affine_columns(x, out, first, last, slope, shift, np.zeros(0, dtype))
         np.testing.assert_allclose(out[first:last], x[first:last] * slope + shift, rtol=1e-5, atol=1e-5)
         assert (out[:first] == GUARD).all()
         mean, var = np.full(columns + 20, GUARD, dtype), np.full(columns + 20, GUARD, dtype)
