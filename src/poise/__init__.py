@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         PoiseWarning,
         ReadError,
         ResumeError,
+        SurgeryError,
         TrainingError,
     )
     from poise.data import infer_schema, read_table
@@ -66,6 +67,7 @@ _HOMES = {
         "PoiseWarning",
         "ReadError",
         "ResumeError",
+        "SurgeryError",
         "TrainingError",
     ),
     "poise.data": ("infer_schema", "read_table"),
@@ -128,6 +130,7 @@ __all__ = [
     "ReadError",
     "Recipe",
     "ResumeError",
+    "SurgeryError",
     "TrainingError",
     "__version__",
     "check_recipe",

@@ -7,6 +7,7 @@ PoiseError
 │   ├── ReadError                   a file that cannot be read as a table
 │   └── ColumnsError                columns that are not those of the training table
 ├── BundleError    (ValueError)     a saved run that is damaged, foreign or of another version
+├── SurgeryError   (RuntimeError)   a change of a model that was not made, or cannot be taken back
 ├── TrainingError  (RuntimeError)   a training that failed, for example by a non-finite loss
 └── ResumeError    (RuntimeError)   a run folder that cannot be continued
 
@@ -65,6 +66,10 @@ class ColumnsError(DataError):
 
 class BundleError(PoiseError, ValueError):
     """A saved run that is damaged, foreign or of another version."""
+
+
+class SurgeryError(PoiseError, RuntimeError):
+    """A change of a model that was not made, or that cannot be taken back."""
 
 
 class TrainingError(PoiseError, RuntimeError):

@@ -17,6 +17,7 @@ BUILTINS = {
     "BundleError": ValueError,
     "TrainingError": RuntimeError,
     "ResumeError": RuntimeError,
+    "SurgeryError": RuntimeError,
 }
 KINDS = [kind for _, kind in inspect.getmembers(_errors, inspect.isclass) if issubclass(kind, PoiseError)]
 
