@@ -21,6 +21,7 @@ FLOORS = (
     {"recipe", "surgery"},
     {"train"},
     {"fleet"},
+    {"ensemble"},
     {"estimators"},
     {"report"},
     {"cli"},

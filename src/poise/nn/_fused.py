@@ -95,7 +95,7 @@ class NormActDropout(Stochastic):
         """Normalized, activated and, in training, with dropout; the same shape."""
         if x.ndim < 2 or x.shape[1] != self.num_features:
             raise ConfigError(f"x must be (N, {self.num_features}, ...), but got shape {tuple(x.shape)}.")
-        if self.training and self.is_active():
+        if self.is_drawing:
             return super().forward(x)
         return self._chain(x, Key(0), 0.0)
 

@@ -18,7 +18,7 @@ def fresh_key() -> Key:
 
 
 class Stochastic(nn.Module, ABC):
-    """A layer that changes its input at random in training and is the identity in eval mode.
+    """A layer that changes its input at random in training, or while `sampling`, and is the identity in eval mode.
 
     Every training pass uses the numbers of `key.at(step)` and then adds one to `step`; so a pass can be repeated by
     setting `step` back.
@@ -31,6 +31,12 @@ class Stochastic(nn.Module, ABC):
         super().__init__()
         self.key = key
         self.step = 0
+        self.sampling = False  # set by `poise.mc_dropout`: numbers are drawn in eval mode, too
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether the next pass draws random numbers."""
+        return (self.training or self.sampling) and self.is_active()
 
     @abstractmethod
     def is_active(self) -> bool:
@@ -42,7 +48,7 @@ class Stochastic(nn.Module, ABC):
 
     def forward(self, x: Tensor) -> Tensor:
         """`perturb` in training, x otherwise; the same shape."""
-        if not (self.training and self.is_active()):
+        if not self.is_drawing:
             return x
         if self.key is None:
             self.key = fresh_key()
