@@ -23,6 +23,7 @@ from poise.functional.schedule import Schedule, Strength, value_at
 from poise.nn import SiteKind
 
 Role = Literal["kernel", "bias", "norm", "embedding", "scale"]
+Layout = Literal["rows", "maps", "sequence"]
 ROLES: tuple[Role, ...] = ("kernel", "bias", "norm", "embedding", "scale")
 
 
@@ -99,16 +100,18 @@ class Site:
         num_features: Width at the spot.
         depth: Position of its block, 0 for the first and 1 for the last.
         before_batch_norm: Whether a batch normalization lies downstream.
+        layout: "rows" (B, D), "maps" (B, D, ...) of a convolution, or "sequence" (B, ..., D).
 
     Example:
         >>> Site("branch", 64, depth=0.5)
-        Site(kind='branch', num_features=64, depth=0.5, before_batch_norm=False)
+        Site(kind='branch', num_features=64, depth=0.5, before_batch_norm=False, layout='rows')
     """
 
     kind: SiteKind
     num_features: int
     depth: float = 0.0
     before_batch_norm: bool = False
+    layout: Layout = "rows"
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class BatchNorm(NetworkMethod):
         ghost_size: Rows of a ghost batch with statistics of its own, 0 for the whole batch. Search: [16, 256].
 
     Shape:
-        (B, D) in, the same out.
+        (B, D) or maps (B, D, ...) in, the same out; sequences (B, T, D) have none.
 
     Example:
         >>> from poise.methods import BatchNorm, Site
@@ -40,7 +40,8 @@ class BatchNorm(NetworkMethod):
     ghost_size: int = structural(0, interval=Interval(0))
 
     def layer(self, site: Site) -> nn.Module | None:
-        if site.kind != "norm":
+        # Positions of a sequence are no rows: their statistics would mix padding and neighbors.
+        if site.kind != "norm" or site.layout == "sequence":
             return None
         return BatchNormLayer(
             site.num_features, eps=self.eps, momentum=self.momentum, affine=self.affine, ghost_size=self.ghost_size

@@ -9,6 +9,7 @@ from torch import nn
 from poise._checks import Interval
 from poise.functional.schedule import Strength, value_at
 from poise.methods._bases import NetworkMethod, Site, strength, structural
+from poise.nn import ChannelDropout
 from poise.nn import Dropout as DropoutLayer
 
 _PROBABILITY = Interval(0, 1, high_open=True)
@@ -18,7 +19,8 @@ _PROBABILITY = Interval(0, 1, high_open=True)
 class Dropout(NetworkMethod):
     """Zeroes each activation with probability p in training and scales the others by 1 / (1 - p).
 
-    y = x · m / (1 - p), m ~ Bernoulli(1 - p). In eval mode it is the identity.
+    y = x · m / (1 - p), m ~ Bernoulli(1 - p). In eval mode it is the identity. Maps of a convolution have one m for each
+    channel of each row.
 
     Args:
         p: Drop probability of hidden activations, in [0, 1), or a schedule. Search: [0, 0.6].
@@ -47,7 +49,8 @@ class Dropout(NetworkMethod):
             "input": self.input_p != 0,
             "hidden": self.where == "all" or not site.before_batch_norm,
         }
-        return DropoutLayer(self.at(0.0).settings(site)["p"]) if placed.get(site.kind) else None
+        kind = ChannelDropout if site.layout == "maps" else DropoutLayer
+        return kind(self.at(0.0).settings(site)["p"]) if placed.get(site.kind) else None
 
     def settings(self, site: Site) -> dict[str, float]:
         return {"p": value_at(self.input_p if site.kind == "input" else self.p, 0.0)}

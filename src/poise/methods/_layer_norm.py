@@ -15,14 +15,14 @@ from poise.nn import LayerNorm as LayerNormLayer
 class LayerNorm(NetworkMethod):
     """Normalizes each row over its hidden features, y = (x - mean) / sqrt(var + eps) · weight + bias.
 
-    The same in training and eval mode.
+    The same in training and eval mode. Maps of a convolution are normalized over channels and positions.
 
     Args:
         eps: Added to the variance, > 0.
         affine: Whether weight and bias exist.
 
     Shape:
-        (B, D) in, the same out.
+        (B, D), (B, T, D) or maps (B, D, ...) in, the same out.
 
     Example:
         >>> from poise.methods import LayerNorm, Site
@@ -36,4 +36,8 @@ class LayerNorm(NetworkMethod):
     affine: bool = structural(True)
 
     def layer(self, site: Site) -> nn.Module | None:
-        return LayerNormLayer(site.num_features, eps=self.eps, affine=self.affine) if site.kind == "norm" else None
+        if site.kind != "norm":
+            return None
+        if site.layout == "maps":
+            return nn.GroupNorm(1, site.num_features, eps=self.eps, affine=self.affine)
+        return LayerNormLayer(site.num_features, eps=self.eps, affine=self.affine)

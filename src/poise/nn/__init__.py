@@ -1,12 +1,14 @@
 """Layers and networks. Where torch has the layer, the state_dict is torch's."""
 
 from poise.nn._activation import ACTIVATIONS, make_activation
-from poise.nn._dropout import AlphaDropout, Dropout, DropPath, GaussianNoise
+from poise.nn._batch_norm import BatchNorm
+from poise.nn._domain import use_domain
+from poise.nn._dropout import AlphaDropout, ChannelDropout, Dropout, DropPath, GaussianNoise
 from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
 from poise.nn._fused import NormActDropout
 from poise.nn._linear import Linear
 from poise.nn._mlp import MLP, ResidualBlock, SiteKind, Structure
-from poise.nn._norm import BatchNorm, LayerNorm
+from poise.nn._norm import LayerNorm
 from poise.nn._stochastic import Stochastic, assign_keys, set_step
 from poise.nn._tabular import TabularNetwork, TabularShape
 
@@ -16,6 +18,7 @@ __all__ = [
     "AlphaDropout",
     "BatchNorm",
     "CategoricalEmbedding",
+    "ChannelDropout",
     "DropPath",
     "Dropout",
     "GaussianNoise",
@@ -32,4 +35,5 @@ __all__ = [
     "assign_keys",
     "make_activation",
     "set_step",
+    "use_domain",
 ]

@@ -66,6 +66,43 @@ class Dropout(_Drop):
         return x * noise
 
 
+class ChannelDropout(_Drop):
+    """y_c = x_c · m_c / (1 - p), one m_c ~ Bernoulli(1 - p) for each channel c of each row; whole maps are dropped.
+
+    A drop-in for `torch.nn.Dropout1d`, `Dropout2d` and `Dropout3d` on batches. Neighbors in a map are alike, so that
+    dropping single elements would hide little.
+
+    Args:
+        p: Drop probability, in [0, 1).
+        key: Names the masks; None takes one from torch's global generator.
+
+    Shape:
+        (B, C, ...) in, the same out; for (B, C) it is `Dropout`.
+
+    Raises:
+        ConfigError: If `p` is out of range.
+
+    Example:
+        >>> import torch
+        >>> y = ChannelDropout(0.5, key=Key(0))(torch.ones(1, 8, 2, 2))
+        >>> bool((y == y[:, :, :1, :1]).all()), sorted(set(y.flatten().tolist()))
+        (True, [0.0, 2.0])
+
+    Reference: Tompson et al., "Efficient object localization using convolutional networks", CVPR 2015.
+    """
+
+    def __init__(self, p: float = 0.5, *, key: Key | None = None) -> None:
+        super().__init__(p, key)
+
+    def noise_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """One number for each channel of each row."""
+        return (*shape[:2], *([1] * (len(shape) - 2)))
+
+    def apply_noise(self, x: Tensor, noise: Tensor, strength: float | Tensor) -> Tensor:
+        """Whole maps times a mask."""
+        return x * noise
+
+
 class AlphaDropout(_Drop):
     """y = a · (x · m + α' · (1 - m)) + b, with a and b such that mean 0 and variance 1 stay; for SELU networks.
 

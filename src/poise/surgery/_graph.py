@@ -32,6 +32,7 @@ class Node:
         arguments: Those of the function, with tensors in them: for reading settings such as `p`.
         users: Who takes what it returns.
         is_output: Whether the network returns it.
+        returned_by: Paths of the modules, other than layers, that return it as their only tensor, inner ones first.
     """
 
     index: int
@@ -45,6 +46,7 @@ class Node:
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     users: list[Node] = field(default_factory=list)
     is_output: bool = False
+    returned_by: list[str] = field(default_factory=list)
 
     def __repr__(self) -> str:
         kind = type(self.module).__name__ if self.module is not None else self.op

@@ -126,7 +126,8 @@ class _Recorder(TorchFunctionMode):
             flat = is_layer(module)
             enter, leave = partial(self._enter, name, flat), partial(self._leave, flat)
             handles.append(module.register_forward_pre_hook(enter))
-            handles.append(module.register_forward_hook(leave, with_kwargs=True))
+            # First of all hooks, so that what other hooks do with the output counts as what comes after the layer.
+            handles.append(module.register_forward_hook(leave, with_kwargs=True, prepend=True))
         return handles
 
     def begin(self, example: Any) -> Any:
@@ -165,6 +166,8 @@ class _Recorder(TorchFunctionMode):
             output = _own(output, (args, kwargs))
             node = Node(0, "module", self._inside[-1], module=module, arguments=(args, kwargs))
             self._write(node, list(self._inputs((args, kwargs))), output)
+        elif not self._layers and isinstance(output, Tensor) and id(output) in self._makers:
+            self._makers[id(output)].returned_by.append(self._inside[-1])
         self._inside.pop()
         self._layers -= flat
         return output
