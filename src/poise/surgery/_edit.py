@@ -138,6 +138,12 @@ class _Through:
         return (module._modules[self.name](args[0]), *args[1:])  # type: ignore[misc]
 
 
+def is_observed(module: nn.Module) -> bool:
+    """Whether hooks other than those of `Attach` see or change what a module takes or returns."""
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    return any(not isinstance(getattr(hook, "__self__", None), _Through) for hook in hooks)
+
+
 class Edits:
     """Edits that were applied to a model, in order.
 
