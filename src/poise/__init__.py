@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ColumnsError,
         ConfigError,
         DataError,
+        ExportError,
         PoiseError,
         PoiseWarning,
         ReadError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         predict_table,
         self_test,
     )
+    from poise.integrations import export
     from poise.recipe import (
         AdamW,
         Budget,
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
         to_toml,
     )
     from poise.report import write_page
-    from poise.surgery import recalibrate
+    from poise.surgery import Regimen, apply, recalibrate
 
 __version__ = "0.1.0"
 
@@ -63,6 +65,7 @@ _HOMES = {
         "ColumnsError",
         "ConfigError",
         "DataError",
+        "ExportError",
         "PoiseError",
         "PoiseWarning",
         "ReadError",
@@ -83,6 +86,7 @@ _HOMES = {
         "predict_table",
         "self_test",
     ),
+    "poise.integrations": ("export",),
     "poise.recipe": (
         "AdamW",
         "Budget",
@@ -101,7 +105,7 @@ _HOMES = {
         "to_toml",
     ),
     "poise.report": ("write_page",),
-    "poise.surgery": ("recalibrate",),
+    "poise.surgery": ("Regimen", "apply", "recalibrate"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PACKAGES = ("methods", "nn")
@@ -117,6 +121,7 @@ __all__ = [
     "Cosine",
     "DataError",
     "EarlyOnly",
+    "ExportError",
     "FitResult",
     "FlatCosine",
     "LateOnly",
@@ -129,13 +134,16 @@ __all__ = [
     "Progress",
     "ReadError",
     "Recipe",
+    "Regimen",
     "ResumeError",
     "SurgeryError",
     "TrainingError",
     "__version__",
+    "apply",
     "check_recipe",
     "check_target",
     "cross_validate",
+    "export",
     "fit",
     "from_toml",
     "infer_schema",

@@ -39,6 +39,6 @@ class FeatureMask(BatchMethod):
         if p == 0:
             return batch
         numeric, categorical = batch.inputs
-        seen = key.stream("numeric").keep_mask(*numeric.shape, p=p).ne(0)
-        known = key.stream("categorical").keep_mask(*categorical.shape, p=p).ne(0)
+        seen = key.stream("numeric").keep_mask(*numeric.shape, p=p).ne(0).to(numeric.device)
+        known = key.stream("categorical").keep_mask(*categorical.shape, p=p).ne(0).to(numeric.device)
         return Batch(Inputs(numeric * seen, categorical * known), batch.targets, batch.weight)

@@ -42,8 +42,8 @@ class Mixup(BatchMethod):
             return batch
         inputs, num_rows = batch.inputs, batch.inputs.num_rows
         lam = float(key.stream("lam").beta(alpha, 1))
-        partner = key.stream("partner").permutation(num_rows)
-        own = key.stream("cell").uniform(*inputs.categorical.shape) < lam
+        partner = key.stream("partner").permutation(num_rows).to(inputs.numeric.device)
+        own = (key.stream("cell").uniform(*inputs.categorical.shape) < lam).to(inputs.categorical.device)
         return Batch(
             Inputs(
                 torch.lerp(inputs.numeric[partner], inputs.numeric, lam),

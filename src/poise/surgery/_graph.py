@@ -29,6 +29,7 @@ class Node:
         inputs: Where its tensor arguments come from, those of the network's own parameters left out.
         parameters: Paths of the parameters among its arguments.
         shape: Of the first tensor it returns.
+        dtype: Likewise.
         arguments: Those of the function, with tensors in them: for reading settings such as `p`.
         users: Who takes what it returns.
         is_output: Whether the network returns it.
@@ -43,6 +44,7 @@ class Node:
     inputs: tuple[Node, ...] = ()
     parameters: tuple[str, ...] = ()
     shape: torch.Size | None = None
+    dtype: torch.dtype | None = None
     arguments: tuple[tuple[Any, ...], dict[str, Any]] = ((), {})
     users: list[Node] = field(default_factory=list)
     is_output: bool = False

@@ -185,7 +185,7 @@ class _Recorder(TorchFunctionMode):
             for one in tree_leaves(arguments)
             if isinstance(one, nn.Parameter) and id(one) in self._parameters
         )
-        node.shape = outputs[0].shape if outputs else None
+        node.shape, node.dtype = (outputs[0].shape, outputs[0].dtype) if outputs else (None, None)
         self.nodes.append(node)
         self._alive.append((output, arguments))
         for one in inputs:
