@@ -17,7 +17,7 @@ from poise.fleet._record import Scores, record_epoch
 from poise.functional.schedule import value_at
 from poise.methods import AverageMethod, Batch, BatchMethod, Clock, Forward, LossMethod, UpdateMethod
 from poise.nn import set_step
-from poise.surgery import recalibrate, weights_of
+from poise.surgery import recalibrate_outputs, weights_of
 from poise.train import (
     Dataset,
     Plan,
@@ -184,7 +184,7 @@ class _Training:
     @torch.no_grad()
     def _outputs(self) -> tuple[Tensor, Tensor]:
         train, val = (_chunks(part.inputs, self.recipe.network.width) for part in (self.train, self.val))
-        train_outputs = recalibrate(self.network, train)
+        train_outputs = recalibrate_outputs(self.network, train)
         self.network.eval()
         if train_outputs is None:
             train_outputs = torch.cat([self.network(chunk) for chunk in train])

@@ -18,7 +18,7 @@ from poise.fleet.stacked._noise import Draws
 from poise.fleet.stacked._rows import RowPool, stacked_inputs
 from poise.fleet.stacked._stack import Stack
 from poise.methods import Batch, Forward, LossMethod, Method, UpdateMethod, Weight
-from poise.surgery import recalibrate, weights_of
+from poise.surgery import recalibrate_outputs, weights_of
 from poise.train import running_statistics
 
 # Rows times width that are scored in one pass: of a variant as in the plain engine, and of as many as fit the cache.
@@ -220,7 +220,7 @@ class StackedTraining:
 
 
 def _outputs_of_one(network: nn.Module, _: Any, train: list[Inputs], val: list[Inputs]) -> tuple[Tensor, Tensor]:
-    outputs = recalibrate(network, train)
+    outputs = recalibrate_outputs(network, train)
     network.eval()
     if outputs is None:
         outputs = torch.cat([network(chunk) for chunk in train])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from poise.functional.moments import Moments
+from poise.functional.population import Population
 
 
 def reference(x):
@@ -17,7 +17,7 @@ def test_parts_are_the_whole(shape, sizes):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * 3 + 1000
     whole = None
     for part in x.split(sizes):
-        moments = Moments.of(part)
+        moments = Population.of(part)
         whole = moments if whole is None else whole.merged(moments)
     mean, var = reference(x)
     assert whole.count == x.numel() // 3
@@ -27,7 +27,7 @@ def test_parts_are_the_whole(shape, sizes):
 
 def test_a_large_mean_does_not_swallow_the_variance():
     x = torch.randn(1000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 1e8
-    parts = [Moments.of(part) for part in x.split(7)]
+    parts = [Population.of(part) for part in x.split(7)]
     whole = parts[0]
     for part in parts[1:]:
         whole = whole.merged(part)
@@ -38,7 +38,7 @@ def test_masked_values_do_not_count_even_where_they_are_nan():
     x = torch.randn(4, 2, 5, generator=torch.Generator().manual_seed(0))
     mask = torch.arange(5) < torch.tensor([5, 3, 1, 0])[:, None]
     hidden = x.masked_fill(~mask[:, None], float("nan"))
-    moments = Moments.of(hidden, mask)
+    moments = Population.of(hidden, mask)
     kept = torch.cat([x[row, :, : int(mask[row].sum())] for row in range(4)], dim=1).double()
     assert moments.count == 9
     torch.testing.assert_close(moments.mean, kept.mean(1))
@@ -47,7 +47,7 @@ def test_masked_values_do_not_count_even_where_they_are_nan():
 
 def test_nothing_is_neutral():
     x = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
-    some, none = Moments.of(x), Moments.of(x, torch.zeros(4, dtype=torch.bool))
+    some, none = Population.of(x), Population.of(x, torch.zeros(4, dtype=torch.bool))
     assert none.count == 0
     for both in (some.merged(none), none.merged(some)):
         assert both.count == 4
@@ -58,6 +58,6 @@ def test_nothing_is_neutral():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_low_precision_is_read_in_float64(dtype):
     x = torch.full((70_000, 1), 3.0, dtype=dtype)
-    moments = Moments.of(x)
+    moments = Population.of(x)
     assert moments.mean.dtype == torch.float64
     assert (moments.mean.item(), moments.var.item()) == (3.0, 0.0)
