@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from poise._random import Key
 from poise.nn._activation import make_activation
+from poise.nn._batch_norm import BatchNorm
 from poise.nn._linear import Linear
-from poise.nn._norm import BatchNorm
 from poise.nn._stochastic import fresh_key
 
 SiteKind = Literal["input", "norm", "hidden", "branch"]
