@@ -8,6 +8,7 @@ PoiseError
 │   └── ColumnsError                columns that are not those of the training table
 ├── BundleError    (ValueError)     a saved run that is damaged, foreign or of another version
 ├── SurgeryError   (RuntimeError)   a change of a model that was not made, or cannot be taken back
+├── ExportError    (RuntimeError)   a model that was not written in another format
 ├── TrainingError  (RuntimeError)   a training that failed, for example by a non-finite loss
 └── ResumeError    (RuntimeError)   a run folder that cannot be continued
 
@@ -70,6 +71,10 @@ class BundleError(PoiseError, ValueError):
 
 class SurgeryError(PoiseError, RuntimeError):
     """A change of a model that was not made, or that cannot be taken back."""
+
+
+class ExportError(PoiseError, RuntimeError):
+    """A model that cannot be written in another format, or would compute something else there."""
 
 
 class TrainingError(PoiseError, RuntimeError):

@@ -23,7 +23,7 @@ FLOORS = (
     {"fleet"},
     {"ensemble"},
     {"estimators"},
-    {"report"},
+    {"report", "integrations"},
     {"cli"},
     {"", "__main__"},  # the package itself, whose names are lazy
 )

@@ -9,7 +9,7 @@ from poise._checks import Interval, check_choice, check_integer, check_real
 from poise._errors import ConfigError
 from poise._random import Key
 from poise.kernels import ops
-from poise.nn._activation import ACTIVATIONS
+from poise.nn._activation import ACTIVATIONS, make_activation
 from poise.nn._stochastic import Stochastic
 
 _PROBABILITY = Interval(0, 1, high_open=True)
@@ -97,7 +97,21 @@ class NormActDropout(Stochastic):
             raise ConfigError(f"x must be (N, {self.num_features}, ...), but got shape {tuple(x.shape)}.")
         if self.is_drawing:
             return super().forward(x)
+        if torch.compiler.is_exporting() and not self.training:
+            return self._exported(x)
         return self._chain(x, Key(0), 0.0)
+
+    def _exported(self, x: Tensor) -> Tensor:
+        """The chain in eval mode by layers of torch, since other runtimes have no kernels of ours."""
+        if self.norm == "layer":
+            rows = nn.functional.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps)
+            return make_activation(self.activation)(rows.movedim(-1, 1))
+        mean, var, eps = self.running_mean, self.running_var, self.eps
+        if mean is None or var is None:
+            mean, var, eps = x.new_zeros(self.num_features), x.new_ones(self.num_features), 0.0
+        return make_activation(self.activation)(
+            nn.functional.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, eps)
+        )
 
     def _chain(self, x: Tensor, key: Key, p: float) -> Tensor:
         rows = x if x.ndim == 2 else x.movedim(1, -1).contiguous()

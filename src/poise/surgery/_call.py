@@ -29,13 +29,27 @@ def call_model(model: nn.Module, batch: Any) -> Any:
     Raises:
         DataError: If the batch does not fit what `forward` takes.
     """
+    args, kwargs = arguments_of(model, batch)
+    return model(*args, **kwargs)
+
+
+def arguments_of(model: nn.Module, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that `call_model` gives `model` for a batch, by position and by name.
+
+    Args:
+        model: Any.
+        batch: As for `call_model`.
+
+    Raises:
+        DataError: If the batch does not fit what `forward` takes.
+    """
     batch = _moved(batch, model)
     parameters = inspect.signature(model.forward).parameters
     if isinstance(batch, Mapping):
-        return model(**_by_name(model, batch, parameters))
+        return (), _by_name(model, batch, parameters)
     if isinstance(batch, list) or type(batch) is tuple:
-        return model(*_by_position(model, batch, parameters))
-    return model(batch)
+        return tuple(_by_position(model, batch, parameters)), {}
+    return (batch,), {}
 
 
 def tensors_of(thing: Any) -> list[Tensor]:
