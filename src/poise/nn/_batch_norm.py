@@ -165,6 +165,8 @@ class BatchNorm(nn.Module):
         """By statistics that the kernel of torch computes."""
         count = x.numel() // self.num_features
         if count < 2:
+            if self.accumulate != 1:
+                self._track(_moments.moments_of(_by_position(x)))
             # Copies, as backward reads them, and another batch may move the running statistics until then.
             return self._normalize(x, self.running_mean.clone(), self.running_var.clone(), training=False)
         if self.ghost_size:
@@ -216,8 +218,7 @@ class BatchNorm(nn.Module):
             raise ConfigError("A BatchNorm with `ghost_size` takes no mask.", repair="Leave one of them out.")
         labels = labels_of(self.domain if domain is None else domain, x, self.num_domains)
         valid = mask_of(mask, x)
-        values = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
-        values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+        values = _by_position(x) if valid is None else torch.where(valid, _by_position(x), 0)
         mean, var = (one.to(values.dtype) for one in self._statistics()[:2])
         if trains:
             total = sum_over_ranks if self.synchronized else _moments.own_total
@@ -286,3 +287,9 @@ class BatchNorm(nn.Module):
                 pooled = state_dict[f"{prefix}{source}"]
                 state_dict.setdefault(f"{prefix}{name}", pooled.expand(self.num_domains, *pooled.shape))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def _by_position(x: Tensor) -> Tensor:
+    """x (N, C) or (N, C, ...) as (N, C, L), in single precision at least."""
+    values = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
