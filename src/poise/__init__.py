@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from poise.data import infer_schema, read_table
+    from poise.ensemble import MCPrediction, mc_dropout, predict_mc
     from poise.estimators import (
         FitResult,
         PoiseClassifier,
@@ -74,6 +75,7 @@ _HOMES = {
         "TrainingError",
     ),
     "poise.data": ("infer_schema", "read_table"),
+    "poise.ensemble": ("MCPrediction", "mc_dropout", "predict_mc"),
     "poise.estimators": (
         "FitResult",
         "PoiseClassifier",
@@ -126,6 +128,7 @@ __all__ = [
     "FlatCosine",
     "LateOnly",
     "Linear",
+    "MCPrediction",
     "Network",
     "PoiseClassifier",
     "PoiseError",
@@ -149,8 +152,10 @@ __all__ = [
     "infer_schema",
     "known",
     "load",
+    "mc_dropout",
     "methods",
     "nn",
+    "predict_mc",
     "predict_table",
     "read_table",
     "recalibrate",
