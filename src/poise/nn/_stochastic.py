@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
 from poise._random import Key
+from poise.nn._repeats import Repeats
 
 
 def fresh_key() -> Key:
@@ -21,7 +23,7 @@ class Stochastic(nn.Module, ABC):
     """A layer that changes its input at random in training, or while `sampling`, and is the identity in eval mode.
 
     Every training pass uses the numbers of `key.at(step)` and then adds one to `step`; so a pass can be repeated by
-    setting `step` back.
+    setting `step` back. A pass that gradient checkpointing repeats gets the numbers that it had.
 
     Args:
         key: Names the random numbers; None takes one from torch's global generator at the first training pass.
@@ -32,6 +34,7 @@ class Stochastic(nn.Module, ABC):
         self.key = key
         self.step = 0
         self.sampling = False  # set by `poise.mc_dropout`: numbers are drawn in eval mode, too
+        self._repeats = Repeats()
 
     @property
     def is_drawing(self) -> bool:
@@ -50,11 +53,14 @@ class Stochastic(nn.Module, ABC):
         """`perturb` in training, x otherwise; the same shape."""
         if not self.is_drawing:
             return x
+        return self.perturb(x, self._next_key())
+
+    def _next_key(self) -> Key:
         if self.key is None:
             self.key = fresh_key()
-        key = self.key.at(self.step)
-        self.step += 1
-        return self.perturb(x, key)
+        step = self._repeats.step_of_pass(self.step) if self.training else self.step
+        self.step += step == self.step
+        return self.key.at(step)
 
 
 class Drawn(Stochastic):
@@ -70,6 +76,11 @@ class Drawn(Stochastic):
         super().__init__(key)
         # Numbers and strength for each of the coming passes, where somebody else draws them.
         self.supply: Iterator[tuple[Tensor, ...]] | None = None
+        _by_id[id(self)] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call] # torch's own has no types
+        _by_id[id(self)] = self
 
     @property
     @abstractmethod
@@ -99,11 +110,32 @@ class Drawn(Stochastic):
         """The changed input."""
         return self.apply_noise(x, self.noise(x.shape, key, x.dtype).to(x.device), self.strength)
 
+    def next_noise(self, x: Tensor) -> Tensor:
+        """The numbers of the next pass, for an input like x."""
+        return self.noise(x.shape, self._next_key(), x.dtype).to(x.device)
+
     def forward(self, x: Tensor) -> Tensor:
         """`perturb` in training, x otherwise; the same shape."""
+        if torch.compiler.is_compiling() and self.is_drawing and self.supply is None:
+            return self.apply_noise(x, opaque_noise(x.detach(), id(self)), self.strength)
         if self.supply is None or not self.training:
             return super().forward(x)
         return self.apply_noise(x, *next(self.supply))
+
+
+# Compiled code finds a layer by its id, which is a constant to it, while step and key change.
+_by_id: WeakValueDictionary[int, Drawn] = WeakValueDictionary()
+
+
+@torch.library.custom_op("poise::noise", mutates_args=(), tags=(torch.Tag.nondeterministic_seeded,))
+def opaque_noise(x: Tensor, layer: int) -> Tensor:
+    """The next numbers of a layer, for `torch.compile`, which cannot look into how they are made."""
+    return _by_id[layer].next_noise(x)
+
+
+@opaque_noise.register_fake
+def _(x: Tensor, layer: int) -> Tensor:
+    return x.new_empty(_by_id[layer].noise_shape(x.shape))
 
 
 def assign_keys(network: nn.Module, key: Key) -> None:

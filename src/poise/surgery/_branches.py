@@ -7,7 +7,7 @@ from dataclasses import replace
 from poise.methods import Site
 from poise.surgery._graph import Graph, Node
 from poise.surgery._kinds import is_kernel
-from poise.surgery._sites import Spot, layout_of, origin, upstream_of
+from poise.surgery._sites import Spot, layout_of, upstream_of
 
 _ADDITIONS = ("add", "iadd")
 
@@ -45,7 +45,7 @@ def _branch_of(addition: Node) -> Node | None:
     kernels_one, kernels_other = (sum(map(is_kernel, part - shared)) for part in (before_one, before_other))
     if kernels_one == kernels_other:
         return None
-    return origin(one if kernels_one > kernels_other else other)
+    return one if kernels_one > kernels_other else other
 
 
 def _is_real(node: Node) -> bool:

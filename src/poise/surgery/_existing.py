@@ -11,8 +11,8 @@ from poise.nn import AlphaDropout, BatchNorm, ChannelDropout, Dropout, DropPath
 from poise.surgery._edit import Assign, Replace
 from poise.surgery._graph import Graph, Node
 from poise.surgery._kinds import TORCH_BATCH_NORM, is_batch_norm, is_dropout
-from poise.surgery._sites import Spot, layout_of
-from poise.surgery._work import Work, why_no_layer
+from poise.surgery._sites import Spot, chain_of, layout_of
+from poise.surgery._work import Placed, Work, why_no_layer
 
 _PLAIN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, Dropout, ChannelDropout)
 _ALPHA = (nn.AlphaDropout, nn.FeatureAlphaDropout, AlphaDropout)
@@ -125,12 +125,15 @@ def path_edits(method: NetworkMethod, spots: Iterable[Spot], model: nn.Module, w
         why = f"{type(method).__name__}: in place of what drops this branch; linear in depth"
         layer.train(old.training)
         work.edits.append(Replace(where, why, 0.0, layer))
+        work.placed.append(Placed(method, spot.site, where, layer))
         work.found.add(type(method))
     return done
 
 
 def _modules_at(node: Node) -> list[str]:
-    return [name for name in (node.name if node.module is not None else "", *node.returned_by) if name]
+    chain = chain_of(node)
+    layers = [one.name for one in chain if one.module is not None]
+    return [name for name in (*layers, *(name for one in chain for name in one.returned_by)) if name]
 
 
 def _drops_paths(module: nn.Module) -> bool:

@@ -23,6 +23,7 @@ from poise.surgery._sites import (
     hidden_spots,
     input_spots,
     norm_spots,
+    origin,
     places_of,
     touched_by,
     upstream_of,
@@ -79,14 +80,17 @@ def _attach(
         refusal = spot.refusal if layer is not None else _why_none(method, spot)
         if refusal:
             work.note(method, spot.node.name, refusal)
+        elif layer is not None and not _acts(method, spot):
+            work.keep(method, spot.node.name, f"the strength of {type(method).__name__} is 0 here")
         elif layer is not None:
             wanted[spot.node] = (spot, layer)
     made = []
     done: set[Node] = set()
+    known = {origin(node) for node in wanted}
     for node, (spot, layer) in wanted.items():
-        if node in done:
+        if origin(node) in done:
             continue
-        place = next((one for one in places_of(graph, node) if touched_by(graph, one) <= set(wanted)), None)
+        place = next((one for one in places_of(graph, node) if touched_by(graph, one) <= known), None)
         if place is None:
             work.note(method, node.name, "no module returns this value alone, or is the only one to take it")
             continue
@@ -94,6 +98,11 @@ def _attach(
         _plan_layer(method, spot, layer, place, model, work)
         made.append((spot, layer))
     return made
+
+
+def _acts(method: NetworkMethod, spot: Spot) -> bool:
+    strengths = method.at(0.0).settings(spot.site).values()
+    return method.is_scheduled or not strengths or any(strengths)
 
 
 def _why_none(method: NetworkMethod, spot: Spot) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from poise.methods import Role, Weight
 from poise.nn import BatchNorm, LayerNorm, NormActDropout
@@ -15,7 +16,9 @@ def weights_of(network: nn.Module) -> dict[str, Weight]:
     """Every parameter of `network` with its role; a parameter that is shared counts once.
 
     The role goes by the module that owns the parameter, not by its number of axes: "norm" for scale and shift of a
-    normalization, "embedding" for tables, "bias", "scale" for other vectors, "kernel" for the rest.
+    normalization, "embedding" for tables, "bias", "scale" for other vectors, "kernel" for the rest. Of a kernel that is
+    normalized to a length of its own (weight_norm), the length is the "kernel" and the direction, whose size has no
+    effect, is a "scale".
 
     Example:
         >>> from torch import nn
@@ -28,15 +31,23 @@ def weights_of(network: nn.Module) -> dict[str, Weight]:
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                weights[f"{prefix}.{name}".lstrip(".")] = Weight(parameter, _role(module, name, parameter.ndim))
+                weights[f"{prefix}.{name}".lstrip(".")] = Weight(parameter, _role(module, name, parameter, prefix))
     return weights
 
 
-def _role(module: nn.Module, name: str, ndim: int) -> Role:
+def _role(module: nn.Module, name: str, parameter: nn.Parameter, prefix: str) -> Role:
     if isinstance(module, _NORMS):
         return "norm"
     if isinstance(module, nn.Embedding | nn.EmbeddingBag):
         return "embedding"
-    if name.startswith("bias"):
+    if name.startswith("bias") or (isinstance(module, ParametrizationList) and prefix.endswith(".bias")):
         return "bias"
-    return "kernel" if ndim >= 2 else "scale"
+    if _is_direction(module, name):
+        return "scale"
+    return "kernel" if parameter.ndim >= 2 else "scale"
+
+
+def _is_direction(module: nn.Module, name: str) -> bool:
+    if isinstance(module, ParametrizationList):
+        return name == "original1" and type(module[0]).__name__ == "_WeightNorm"
+    return name == "weight_v" and "weight_g" in module._parameters

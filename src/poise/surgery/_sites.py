@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -76,33 +76,44 @@ def upstream_of(nodes: Iterable[Node]) -> set[Node]:
     return found
 
 
+def chain_of(node: Node) -> list[Node]:
+    """`node` and what it comes from through moves and picks, up to where its numbers are made."""
+    chain = [node]
+    while chain[-1] is not origin(node):
+        chain.append(chain[-1].inputs[0])
+    return chain
+
+
 def places_of(graph: Graph, node: Node) -> list[Place]:
     """Where a layer can be attached so that it changes what `node` returns, best first."""
-    found = []
-    if node.module is not None and not isinstance(node.module, SEVERAL_OUTPUTS):
-        found.append(Place(node.name))
+    chain = chain_of(node)
+    layers = [one for one in chain if one.module is not None and not isinstance(one.module, SEVERAL_OUTPUTS)]
+    found = [Place(one.name) for one in layers if one.shape is None or node.shape[:1] == one.shape[:1]]
     users = takers(node)
     if len(users) == 1 and not graph.feeds_output(node):
         user = users[0]
         # A hook before a module changes its first argument, if that is given by position.
-        if user.module is not None and user.arguments[0] and origin(user.inputs[0]) is node:
+        given = [origin(one) for one in user.inputs]
+        if user.module is not None and user.arguments[0] and given[0] is origin(node) and given.count(given[0]) == 1:
             found.append(Place(user.name, before=True))
-    found.extend(Place(name) for name in _returned_by(node) if name)
+    names = [name for one in chain for name in one.returned_by] + _returned_by(node)
+    found.extend(Place(name) for name in dict.fromkeys(names) if name)
     return found
 
 
 def touched_by(graph: Graph, place: Place) -> set[Node]:
-    """Every value that a layer at `place` would change: several where a module is called several times."""
+    """Where every value that a layer at `place` would change is made: several if a module is called several times."""
     layers = [node for node in graph if node.module is not None and node.name == place.where]
-    if place.before:
-        return {origin(node.inputs[0]) for node in layers}
     if layers:
-        return set(layers)
+        return {origin(node.inputs[0] if place.before else node) for node in layers}
     return {origin(node) for node in graph if place.where in node.returned_by}
 
 
 def norm_spots(graph: Graph) -> list[Spot]:
-    """A spot for every kernel that feeds an activation; where normalizations follow activations here, they do so too."""
+    """A spot for every kernel that feeds an activation, and one for every other normalization that is there.
+
+    Where most normalizations of the network follow activations, the new ones do so, too.
+    """
     after = _norms_follow_activations(graph)
     found: list[Spot] = []
     for node in graph:
@@ -133,9 +144,8 @@ def input_spots(graph: Graph) -> list[Spot]:
     found = []
     for node in graph:
         if node.op == "input" and node.users:
-            refusal = (
-                "its input holds no real numbers" if node.dtype is not None and not node.dtype.is_floating_point else ""
-            )
+            is_real = node.dtype is None or node.dtype.is_floating_point
+            refusal = "" if is_real else "its input holds no real numbers"
             found.append(Spot(_site("input", node), node, refusal))
     return found
 
@@ -146,7 +156,7 @@ def dropout_after(node: Node) -> Node | None:
 
 
 def layout_of(node: Node) -> str:
-    """ "rows", "maps" or "sequence": where the features of what `node` returns lie."""
+    """Where the features of what `node` returns lie: in "rows", "maps" or a "sequence"."""
     last: bool | None = None
     one: Node | None = node
     while one is not None and last is None:
@@ -194,10 +204,10 @@ def _before_activation(graph: Graph, node: Node) -> tuple[Node | None, Node | No
 def _why_not_normalized(graph: Graph, kernel: Node) -> str:
     if graph.sole_consumer(kernel) is None:
         return "its output goes several ways"
-    source = graph.source(kernel)
-    while source is not None and is_dropout(source):
-        source = graph.source(source)
-    if source is not None and is_norm(source):
+    source = origin(kernel.inputs[0])
+    while is_dropout(source):
+        source = origin(source.inputs[0])
+    if is_norm(source):
         return "its input is normalized already"
     if kernel.shape is not None and layout_of(kernel) == "maps" and kernel.shape[2:].numel() == 1:
         return "its maps have a single position, as those of a gate"
@@ -231,7 +241,7 @@ def _is_close(node: Node) -> bool:
     return _is_light(node) or name in ("softmax", "log_softmax", "logsoftmax", "sigmoid")
 
 
-def _through(node: Node, passes: Callable[[Node], bool], wanted: Callable[[Node], bool]) -> Iterable[Node]:
+def _through(node: Node, passes: Callable[[Node], bool], wanted: Callable[[Node], bool]) -> Iterator[Node]:
     """The users of `node` that are `wanted`, also behind those that `passes` lets through."""
     seen: set[Node] = set()
     waiting = list(node.users)
