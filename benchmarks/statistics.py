@@ -189,8 +189,8 @@ def page_dropout(rows: Sequence[Row]) -> list[str]:
     lines = [
         "## Dropout before batch normalization",
         "",
-        f"Dropout of {P} in every block, so that batch normalizations behind it meet another variance in eval mode than "
-        "in training (Li et al. 2019). Test accuracy in percent: trained without dropout, trained with it, and the "
+        f"Dropout of {P} in every block, so that batch normalizations behind it meet another variance in eval mode "
+        "than in training (Li et al. 2019). Test accuracy in percent: trained without dropout, trained with it, and the "
         "latter after recalibration on the training images in batches of 128, with torch's `update_bn`, which leaves "
         "dropout on, and with `poise.recalibrate`, layer by layer and in one pass. The share is of the difference "
         "between the first two, where all seeds have one; the rest of it is what dropout itself costs in so short a "
@@ -223,8 +223,8 @@ def page_averages(rows: Sequence[Row]) -> list[str]:
     lines = [
         "## Averages of weights",
         "",
-        "The WideResNet-like network; SWA averages the ends of the second half of the epochs, EMA every step with decay "
-        f"{EMA_DECAY}. Test accuracy in percent with the statistics of the network at the last step (none), with "
+        "The WideResNet-like network; SWA averages the ends of the second half of the epochs, EMA every step with "
+        f"decay {EMA_DECAY}. Test accuracy in percent with the statistics of the network at the last step (none), with "
         "torch's `update_bn` and with `poise.recalibrate`. Of 5,000 images in batches of 128 the last batch has 8, in "
         "batches of 1,666 it has 2; `update_bn` counts it as a full one.",
         "",
@@ -249,7 +249,8 @@ def page_accumulation(rows: Sequence[Row]) -> list[str]:
         "The WideResNet-like network, trained with steps of 256 images at once and of 8 micro-batches of 32, with "
         "torch's BatchNorm2d and with `poise.nn.BatchNorm(accumulate=8)`. Test accuracy in percent as trained and with "
         "exact statistics; then how far the running statistics were from the exact ones of the same network: distance "
-        "of means in standard deviations and factor of variances, each the largest over channels, the mean over layers.",
+        "of means in standard deviations and factor of variances, each the largest over channels, averaged over "
+        "layers.",
         "",
         "| steps | as trained | exact statistics | means off by | variances off by a factor |",
         "|---|--:|--:|--:|--:|",
