@@ -190,11 +190,11 @@ def page_dropout(rows: Sequence[Row]) -> list[str]:
         "## Dropout before batch normalization",
         "",
         f"Dropout of {P} in every block, so that batch normalizations behind it meet another variance in eval mode "
-        "than in training (Li et al. 2019). Test accuracy in percent: trained without dropout, trained with it, and the "
-        "latter after recalibration on the training images in batches of 128, with torch's `update_bn`, which leaves "
-        "dropout on, and with `poise.recalibrate`, layer by layer and in one pass. The share is of the difference "
-        "between the first two, where all seeds have one; the rest of it is what dropout itself costs in so short a "
-        "training.",
+        "than in training (Li et al. 2019). Test accuracy in percent: trained without dropout, trained with it, and "
+        "the latter after recalibration on the training images in batches of 128, with torch's `update_bn`, which "
+        "leaves dropout on, and with `poise.recalibrate`, layer by layer and in one pass. The share is of the "
+        "difference between the first two, where all seeds have one; the rest of it is what dropout itself costs in so "
+        "short a training.",
         "",
         "| network | without | with | `update_bn` | `recalibrate` | one pass | share, `update_bn` "
         "| share, `recalibrate` |",
