@@ -56,7 +56,17 @@ if TYPE_CHECKING:
         to_toml,
     )
     from poise.report import write_page
-    from poise.surgery import Regimen, apply, recalibrate
+    from poise.surgery import (
+        DecayGroups,
+        Frozen,
+        Regimen,
+        apply,
+        convert_batch_norm,
+        decay_groups,
+        freeze,
+        recalibrate,
+        restore_batch_norm,
+    )
 
 __version__ = "0.1.0"
 
@@ -107,7 +117,17 @@ _HOMES = {
         "to_toml",
     ),
     "poise.report": ("write_page",),
-    "poise.surgery": ("Regimen", "apply", "recalibrate"),
+    "poise.surgery": (
+        "DecayGroups",
+        "Frozen",
+        "Regimen",
+        "apply",
+        "convert_batch_norm",
+        "decay_groups",
+        "freeze",
+        "recalibrate",
+        "restore_batch_norm",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PACKAGES = ("methods", "nn")
@@ -122,10 +142,12 @@ __all__ = [
     "CosLog",
     "Cosine",
     "DataError",
+    "DecayGroups",
     "EarlyOnly",
     "ExportError",
     "FitResult",
     "FlatCosine",
+    "Frozen",
     "LateOnly",
     "Linear",
     "MCPrediction",
@@ -145,9 +167,12 @@ __all__ = [
     "apply",
     "check_recipe",
     "check_target",
+    "convert_batch_norm",
     "cross_validate",
+    "decay_groups",
     "export",
     "fit",
+    "freeze",
     "from_toml",
     "infer_schema",
     "known",
@@ -159,6 +184,7 @@ __all__ = [
     "predict_table",
     "read_table",
     "recalibrate",
+    "restore_batch_norm",
     "self_test",
     "to_toml",
     "write_page",

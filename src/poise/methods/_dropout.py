@@ -19,8 +19,8 @@ _PROBABILITY = Interval(0, 1, high_open=True)
 class Dropout(NetworkMethod):
     """Zeroes each activation with probability p in training and scales the others by 1 / (1 - p).
 
-    y = x · m / (1 - p), m ~ Bernoulli(1 - p). In eval mode it is the identity. Maps of a convolution have one m for each
-    channel of each row.
+    y = x · m / (1 - p), m ~ Bernoulli(1 - p). In eval mode it is the identity. Maps of a convolution have one m for
+    each channel of each row.
 
     Args:
         p: Drop probability of hidden activations, in [0, 1), or a schedule. Search: [0, 0.6].

@@ -1,10 +1,27 @@
 """Reading and changing any torch model."""
 
 from poise.surgery._apply import apply
+from poise.surgery._convert import convert_batch_norm, restore_batch_norm
+from poise.surgery._decay import DecayGroups, decay_groups
+from poise.surgery._freeze import Frozen, freeze
 from poise.surgery._recalibrate import recalibrate
 from poise.surgery._recalibration import LayerShift, Recalibration
 from poise.surgery._regimen import Regimen
 from poise.surgery._roles import weights_of
 from poise.surgery._statistics import recalibrate_outputs
 
-__all__ = ["LayerShift", "Recalibration", "Regimen", "apply", "recalibrate", "recalibrate_outputs", "weights_of"]
+__all__ = [
+    "DecayGroups",
+    "Frozen",
+    "LayerShift",
+    "Recalibration",
+    "Regimen",
+    "apply",
+    "convert_batch_norm",
+    "decay_groups",
+    "freeze",
+    "recalibrate",
+    "recalibrate_outputs",
+    "restore_batch_norm",
+    "weights_of",
+]
