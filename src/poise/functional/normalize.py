@@ -75,3 +75,9 @@ def batch_factors(
     kept_factor = (kept_var + eps).rsqrt()
     r = (kept_factor / factor.detach()).clamp(1 / r_max, r_max)
     return mean, factor * r, ((mean.detach() - kept_mean) * kept_factor).clamp(-d_max, d_max)
+
+
+def by_position(x: Tensor) -> Tensor:
+    """x (N, C) or (N, C, ...) as (N, C, L), in single precision at least."""
+    values = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

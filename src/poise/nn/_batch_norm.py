@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from poise._errors import ConfigError
 from poise.functional import moments as _moments
 from poise.functional.moments import Moments
-from poise.functional.normalize import batch_factors, normalize_parts
+from poise.functional.normalize import batch_factors, by_position, normalize_parts
 from poise.nn._batch_norm_settings import check_settings
 from poise.nn._positions import labels_of, mask_of
 from poise.nn._ranks import has_ranks, sum_over_ranks
@@ -144,6 +144,12 @@ class BatchNorm(nn.Module):
         return super().train(mode and not self.frozen)
 
     @torch.no_grad()
+    def begin_domains(self) -> None:
+        """Let every domain have the statistics that are kept without domains."""
+        for name, source in _ORIGINS if self.num_domains else ():
+            self.get_buffer(name).copy_(self.get_buffer(source))
+
+    @torch.no_grad()
     def flush(self) -> None:
         """Let the micro-batches since the last update move the running statistics now; nothing if there are none."""
         pending, self._pending, self._num_pending = self._pending, None, 0
@@ -166,7 +172,7 @@ class BatchNorm(nn.Module):
         count = x.numel() // self.num_features
         if count < 2:
             if self.accumulate != 1:
-                self._track(_moments.moments_of(_by_position(x)))
+                self._track(_moments.moments_of(by_position(x)))
             # Copies, as backward reads them, and another batch may move the running statistics until then.
             return self._normalize(x, self.running_mean.clone(), self.running_var.clone(), training=False)
         if self.ghost_size:
@@ -218,7 +224,7 @@ class BatchNorm(nn.Module):
             raise ConfigError("A BatchNorm with `ghost_size` takes no mask.", repair="Leave one of them out.")
         labels = labels_of(self.domain if domain is None else domain, x, self.num_domains)
         valid = mask_of(mask, x)
-        values = _by_position(x) if valid is None else torch.where(valid, _by_position(x), 0)
+        values = by_position(x) if valid is None else torch.where(valid, by_position(x), 0)
         mean, var = (one.to(values.dtype) for one in self._statistics()[:2])
         if trains:
             total = sum_over_ranks if self.synchronized else _moments.own_total
@@ -229,8 +235,8 @@ class BatchNorm(nn.Module):
             parts = mean, (var + self.eps).rsqrt(), torch.zeros_like(mean)
         mean, factor, offset = (_moments.rows_of(part, labels) for part in parts)
         y = (values - mean) * factor + offset
-        if self.weight is not None and self.bias is not None:
-            y = y * self.weight.view(1, -1, 1) + self.bias.view(1, -1, 1)
+        y = y if self.weight is None else y * self.weight.view(1, -1, 1)
+        y = y if self.bias is None else y + self.bias.view(1, -1, 1)
         y = y if valid is None else torch.where(valid, y, 0)
         return y.reshape(x.shape).to(x.dtype)
 
@@ -287,9 +293,3 @@ class BatchNorm(nn.Module):
                 pooled = state_dict[f"{prefix}{source}"]
                 state_dict.setdefault(f"{prefix}{name}", pooled.expand(self.num_domains, *pooled.shape))
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
-
-
-def _by_position(x: Tensor) -> Tensor:
-    """x (N, C) or (N, C, ...) as (N, C, L), in single precision at least."""
-    values = x.flatten(2) if x.ndim > 2 else x.unsqueeze(2)
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
