@@ -59,6 +59,8 @@ if TYPE_CHECKING:
     from poise.surgery import (
         DecayGroups,
         Frozen,
+        LayerShift,
+        Recalibration,
         Regimen,
         apply,
         convert_batch_norm,
@@ -120,6 +122,8 @@ _HOMES = {
     "poise.surgery": (
         "DecayGroups",
         "Frozen",
+        "LayerShift",
+        "Recalibration",
         "Regimen",
         "apply",
         "convert_batch_norm",
@@ -149,6 +153,7 @@ __all__ = [
     "FlatCosine",
     "Frozen",
     "LateOnly",
+    "LayerShift",
     "Linear",
     "MCPrediction",
     "Network",
@@ -158,6 +163,7 @@ __all__ = [
     "PoiseWarning",
     "Progress",
     "ReadError",
+    "Recalibration",
     "Recipe",
     "Regimen",
     "ResumeError",

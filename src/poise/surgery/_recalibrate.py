@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from poise._checks import check_type
 from poise.surgery._call import Call, call_model
 from poise.surgery._feed import Feed, Mask, Seen, check_batches, is_single
+from poise.surgery._freeze import is_frozen
 from poise.surgery._inner import eager, inner_model
 from poise.surgery._meter import Meter, label
 from poise.surgery._modes import modes
 from poise.surgery._ranks import Ranks
 from poise.surgery._recalibration import LayerShift, Recalibration
-from poise.surgery._statistics import BATCH_NORMS, BatchNormLayer, Reached, batch_norms, is_frozen, statistics_of, store
+from poise.surgery._statistics import BATCH_NORMS, BatchNormLayer, Reached, batch_norms, statistics_of, store
 
 
 @torch.no_grad()
@@ -179,9 +180,11 @@ def _layers(model: nn.Module) -> tuple[dict[BatchNormLayer, str], dict[str, str]
     measured, left = batch_norms(model), {}
     names = {module: name for name, module in model.named_modules()}
     for layer, name in names.items():
+        if not isinstance(layer, BATCH_NORMS):
+            continue
         if is_frozen(layer):
             left[name] = "is frozen"
-        elif isinstance(layer, BATCH_NORMS) and layer not in measured:
+        elif layer not in measured:
             left[name] = "keeps no running statistics"
     return {layer: names[layer] for layer in measured if names[layer] not in left}, left
 

@@ -26,11 +26,6 @@ def batch_norms(network: nn.Module) -> list[BatchNormLayer]:
     return [layer for layer in network.modules() if isinstance(layer, BATCH_NORMS) and layer.running_mean is not None]
 
 
-def is_frozen(layer: nn.Module) -> bool:
-    """Whether a batch normalization keeps its statistics even in training."""
-    return isinstance(layer, BatchNorm) and layer.frozen
-
-
 def statistics_of(layer: BatchNormLayer, domain: int | None = None) -> tuple[Tensor, Tensor]:
     """Mean and variance that normalize in eval mode: of one domain, or of all where None, as they lie in the layer."""
     if isinstance(layer, BatchNorm) and layer.num_domains:

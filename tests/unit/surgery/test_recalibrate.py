@@ -11,7 +11,7 @@ from torch.optim.swa_utils import update_bn
 
 from poise import ConfigError, DataError
 from poise.nn import BatchNorm, NormActDropout
-from poise.surgery import recalibrate, recalibrate_outputs
+from poise.surgery import freeze, recalibrate, recalibrate_outputs
 
 KINDS = [BatchNorm, nn.BatchNorm1d, nn.SyncBatchNorm]
 
@@ -414,14 +414,17 @@ class TestKept:
         for name in ("spare", "instance"):
             assert torch.equal(before[f"{name}.running_mean"], statistics(network)[f"{name}.running_mean"])
 
-    def test_a_frozen_layer_stays(self):
-        network = make_network(BatchNorm)
-        network[1].frozen = True
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_a_frozen_layer_stays(self, kind):
+        network = make_network(kind)
+        frozen = freeze(network, "1")
         before = statistics(network)
         report = recalibrate(network, randn(30, 4).split(8))
         assert report.left == {"1": "is frozen"}
         assert torch.equal(network[1].running_mean, before["1.running_mean"])
         assert not torch.equal(network[5].running_mean, before["5.running_mean"])
+        frozen.undo()
+        assert recalibrate(network, randn(30, 4).split(8)).left == {}
 
     def test_nothing_to_do(self):
         report = recalibrate(nn.Linear(2, 2), [])
