@@ -51,6 +51,7 @@ SIZES = (
     Size("M", features=54, width=128, depth=2, classes=7, batch=128),
     Size("L", features=100, width=256, depth=3, classes=2, batch=256),
 )
+WIDE_BATCH = Size("S with large batches", features=20, width=64, depth=2, classes=2, batch=256)
 
 
 def table(size: Size) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 """How fast fleets train, beside the same trainings in ordinary torch.
 
-    python -m benchmarks.fleet [--pairs 7] [--only sizes memory first_use cross_validation] [--out docs/fleet.md]
+    python -m benchmarks.fleet [--pairs 7] [--only sizes stacked memory first_use ...] [--out docs/fleet.md]
 
 Ratios are medians of interleaved pairs (ours, rival, ours, rival, ...), the rival in its best layout. Progress goes to
 stderr; the page goes to `--out` and to stdout, followed by all numbers as one line of JSON.
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -22,10 +23,11 @@ import numpy as np
 import polars as pl
 import torch
 
-from benchmarks._rivals import OPTIMIZERS, SIZES, Rival, Size, table
+from benchmarks._rivals import OPTIMIZERS, SIZES, WIDE_BATCH, Rival, Size, table
 from benchmarks._roofs import describe_machine, roofs
 from poise.data import infer_schema
-from poise.fleet import Fleet, PlainEngine, default_engines
+from poise.fleet import Engine, Fleet, PlainEngine, default_engines
+from poise.fleet.stacked import StackedEngine
 from poise.methods import BatchNorm, Dropout, WeightDecay
 from poise.recipe import AdamW, Budget, Network, Recipe
 from poise.train import Binary, Dataset, Multiclass, Plan
@@ -70,9 +72,9 @@ def plans(size: Size, number: int, epochs: int) -> list[Plan]:
 class OurFleet:
     """A fleet that goes on epoch by epoch."""
 
-    def __init__(self, size: Size, number: int, threads: int) -> None:
+    def __init__(self, size: Size, number: int, threads: int, engines: Sequence[Engine] | None = None) -> None:
         torch.set_num_threads(threads)
-        self.fleet = Fleet(plans(size, number, epochs=100_000), dataset(size))
+        self.fleet = Fleet(plans(size, number, epochs=100_000), dataset(size), engines=engines)
         self.number, self.epoch = number, 0
         self.advance(1)
 
@@ -106,9 +108,9 @@ def best_rival(size: Size, cores: int) -> Rival:
     return best
 
 
-def measure_size(size: Size, cores: int, pairs: int) -> dict[str, object]:
+def measure_size(size: Size, cores: int, pairs: int, engines: Sequence[Engine] | None = None) -> dict[str, object]:
     """The ratio of one size."""
-    ours, rival = OurFleet(size, FLEET, cores), best_rival(size, cores)
+    ours, rival = OurFleet(size, FLEET, cores, engines), best_rival(size, cores)
     ours.epochs_per_second(3)
     found = []
     for _ in range(pairs):
@@ -117,7 +119,9 @@ def measure_size(size: Size, cores: int, pairs: int) -> dict[str, object]:
     ratios = [a / b for a, b in found]
     micro = [1e6 / median(column) / size.steps for column in zip(*found, strict=True)]
     result = {
-        "size": size.name,
+        "size": size.name if engines is None else f"{size.name}, {engines[0].name}",
+        "network": "-".join(map(str, [size.features, *[size.width] * size.depth, size.outputs])),
+        "batch": size.batch,
         "ours_us": micro[0],
         "rival_us": micro[1],
         "rival": rival.label,
@@ -199,15 +203,15 @@ def page(found: dict[str, object]) -> str:
             "each with its own seed and dose, against the same training in torch in its best layout. Microseconds are "
             "for one step of one network on the whole machine, permutation, batches and the scores of training and "
             "validation rows after every epoch included; ours also measures exact statistics. Ratios are medians of "
-            "interleaved pairs, with their range.",
+            "interleaved pairs, with their range. Rows of the stacked engine are the same fleet on that engine, which "
+            "takes any torch module.",
             "",
             "| size | network | batch | ours, us | torch, us | ratio | range | ours, GFLOP/s | best layout of torch |",
             "|---|---|--:|--:|--:|--:|--:|--:|---|",
         ]
-        for size, one in zip(SIZES, found["sizes"], strict=True):
-            shape = "-".join(map(str, [size.features, *[size.width] * size.depth, size.outputs]))
+        for one in [*found["sizes"], *found.get("stacked", ())]:
             lines.append(
-                f"| {size.name} | {shape} | {size.batch} | {one['ours_us']:.1f} | {one['rival_us']:.0f} "
+                f"| {one['size']} | {one['network']} | {one['batch']} | {one['ours_us']:.1f} | {one['rival_us']:.0f} "
                 f"| **{one['ratio']:.1f}x** | {one['low']:.1f} to {one['high']:.1f} | {one['gflops']:.0f} "
                 f"| {one['rival']} |"
             )
@@ -244,7 +248,7 @@ def page(found: dict[str, object]) -> str:
 
 def main() -> None:
     """Measure, write the page, print it and the JSON."""
-    parts = ("sizes", "memory", "first_use", "cross_validation")
+    parts = ("sizes", "stacked", "memory", "first_use", "cross_validation")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--cores", type=int, default=os.cpu_count())
@@ -255,6 +259,9 @@ def main() -> None:
     found: dict[str, object] = {"machine": describe_machine(), "cores": cores, "roofs": roofs(cores)}
     if "sizes" in options.only:
         found["sizes"] = [measure_size(size, cores, options.pairs) for size in SIZES]
+    if "stacked" in options.only:
+        engine = [StackedEngine(FLEET)]
+        found["stacked"] = [measure_size(size, cores, options.pairs, engine) for size in (SIZES[0], WIDE_BATCH)]
     if "memory" in options.only:
         found["memory"] = measure_memory(cores)
     if "first_use" in options.only:

@@ -7,7 +7,7 @@ an operator over variants gets one call of the kernel for all of them. `_chain_r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,11 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from poise.kernels import _chain_reference as reference
-from poise.kernels._autograd import Layer, call_chain, call_dropout, chain_op, dropout_op, is_transformed
-from poise.kernels._dispatch import NORMS, kernels
+from poise.kernels._autograd import (
+    Layer,
+    call_chain,
+    call_dropout,
+    chain_op,
+    dropout_op,
+    is_transformed,
+)
+from poise.kernels._dispatch import NORMS, kernels, run_chain, run_chain_backward, run_dropout
 
-__all__ = ["NORMS", "dropout", "layer", "norm_act_dropout", "settings"]
+__all__ = ["KERNELS", "NORMS", "dropout", "layer", "norm_act_dropout", "settings"]
 
+KERNELS: dict[Any, Callable[..., Any]] = {
+    torch.ops.poise.dropout.default: run_dropout,
+    torch.ops.poise.norm_act_dropout.default: run_chain,
+    torch.ops.poise.norm_act_dropout_backward.default: run_chain_backward,
+}
+"""What each custom operator runs, for who has recorded a pass and knows that nobody differentiates or maps it."""
 _SIGN = 1 << 63
 
 

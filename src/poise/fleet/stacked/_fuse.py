@@ -87,7 +87,7 @@ class Chain:
         norm = self.norm
         if x.ndim != 2 or (self.kind == "batch" and len(x) == 1):
             y: Tensor = self.activation(x if norm is None else norm(x))
-            return ops.dropout(y[None], key, step, p, on)[0]
+            return ops.dropout(y[None], key, step, p, on).squeeze(0)
         weight = bias = None
         eps = 1.0
         if isinstance(norm, BatchNorm | LayerNorm):
@@ -97,7 +97,7 @@ class Chain:
         y, _, _ = ops.norm_act_dropout(
             x[None], weight, bias, None, None, key, step, p, stabilizer, on, self.kind, _NAMES[type(self.activation)]
         )
-        return y[0]
+        return y.squeeze(0)
 
     def _settings(self, device: torch.device) -> tuple[Tensor, ...]:
         if self.supply is not None:

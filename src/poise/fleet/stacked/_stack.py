@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_map
 from poise._errors import ConfigError
 from poise.fleet.stacked._fuse import Chain, chains_of, fuse
 from poise.fleet.stacked._noise import Draws, Supply, draw, drawn_layers, draws_of, shapes_seen, supplied
+from poise.fleet.stacked._replay import Replays
 from poise.fleet.stacked._structure import cannot_stack, signature
 from poise.nn._stochastic import Drawn
 
@@ -75,6 +77,7 @@ class Stack:
         self._idle: set[str] = set()
         self.layers = [drawn_layers(module) for module in modules]
         self._passes: dict[Any, Any] = {}
+        self._replays: Replays | None = None
 
     @property
     def num_variants(self) -> int:
@@ -92,6 +95,14 @@ class Stack:
         self._takers = [by_drop.get(layer, layer) for layer in self._drawn]
         norms = {id(buffer) for chain in chains if chain.norm is not None for buffer in chain.norm.buffers()}
         self._idle = {name for name, buffer in self.template.named_buffers() if id(buffer) in norms}
+
+    def replay(self, replays: Replays) -> None:
+        """Let passes for gradients be recorded and replayed; so the modules' Python must do the same in each of them.
+
+        Args:
+            replays: That record them.
+        """
+        self._replays = replays
 
     def load(self, variant: int, module: nn.Module) -> None:
         """Put `module` in the place of a variant.
@@ -155,7 +166,9 @@ class Stack:
             (V, ...).
         """
         with torch.no_grad():
-            return self._run(lambda network, _, own: network(own), (inputs,), self.weights)
+            made, moved = self.call(_output_of_one, (inputs,), self.weights, *self._changing(inputs, None))
+        self.buffers |= moved
+        return made
 
     def gradients(
         self, loss: Function, inputs: Any, *others: Any, draws: Sequence[Draws] | None = None
@@ -172,29 +185,36 @@ class Stack:
         Returns:
             Losses (V,) and gradients (V, P), in the order of `weights`; `split` takes a row apart.
         """
-        weights = self.weights.detach().requires_grad_()
+        args = (self.weights, *self._changing(inputs, draws), (inputs, *others))
+        if self._replays is None:
+            losses, gradients, moved = self._gradients(loss, *args)
+        else:
+            name = (loss, self.template.training)
+            losses, gradients, moved = self._replays(name, partial(self._gradients, loss), *args)
+        self.buffers |= moved
+        return losses, gradients
+
+    def _gradients(
+        self, loss: Function, weights: Tensor, buffers: dict[str, Tensor], supplies: Sequence[Supply], mapped: Any
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        weights = weights.detach().requires_grad_()
         with torch.enable_grad():
-            losses = self._run(loss, (inputs, *others), weights, draws)
+            losses, moved = self.call(loss, mapped, weights, buffers, supplies)
             # The loss of a variant depends on no other one's weights, so the sum has the gradients of all.
             (gradients,) = torch.autograd.grad(losses.sum(), weights)
-        return losses.detach(), gradients
+        return losses.detach(), gradients, moved
 
-    def _run(
-        self, function: Function, mapped: tuple[Any, ...], weights: Tensor, draws: Sequence[Draws] | None = None
-    ) -> Any:
-        """`function` for all variants; `mapped[0]` is what networks read."""
+    def _changing(self, inputs: Any, draws: Sequence[Draws] | None) -> tuple[dict[str, Tensor], list[Supply]]:
+        """Copies of the buffers that a pass moves, and the random numbers that it takes."""
         if not self.template.training:
-            return self.call(function, mapped, weights, self.buffers)[0]
-        passes = self._passes_of(mapped[0])
+            return dict(self.buffers), []
+        passes = self._passes_of(inputs)
         draws = self._own_draws(passes) if draws is None else draws
         supplies = [
             draw(layer, own, expected, self.device, named=isinstance(taker, Chain))
             for layer, own, expected, taker in zip(self._drawn, draws, passes, self._takers, strict=True)
         ]
-        moved = {name: buffer.clone() for name, buffer in self.buffers.items() if name not in self._idle}
-        result, moved = self.call(function, mapped, weights, moved, supplies)
-        self.buffers |= moved
-        return result
+        return {name: buffer.clone() for name, buffer in self.buffers.items() if name not in self._idle}, supplies
 
     def _own_draws(self, passes: Sequence[Sequence[Any]]) -> list[Draws]:
         """What the layers would draw next; their steps go on."""
@@ -243,6 +263,10 @@ class Stack:
         if name not in self._passes:
             self._passes[name] = shapes_seen(self.template, self._drawn, first)
         return self._passes[name]
+
+
+def _output_of_one(network: nn.Module, _: Any, own: Any) -> Any:
+    return network(own)
 
 
 def _flat(module: nn.Module) -> Tensor:

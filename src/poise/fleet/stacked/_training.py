@@ -15,6 +15,7 @@ from poise.data import Inputs
 from poise.fleet.stacked._adam import stacked_adam_step
 from poise.fleet.stacked._member import Member, strength_names
 from poise.fleet.stacked._noise import Draws
+from poise.fleet.stacked._replay import Replays
 from poise.fleet.stacked._rows import RowPool, stacked_inputs
 from poise.fleet.stacked._stack import Stack
 from poise.methods import Batch, Forward, LossMethod, Method, UpdateMethod, Weight
@@ -43,6 +44,8 @@ class StackedTraining:
         self.stack = Stack([member.network for member in members], device=device)
         if min(end - start for start, end in self.bounds) > 1:
             self.stack.fuse()
+        self.replays = Replays()
+        self.stack.replay(self.replays)
         self.vectors = {
             name: torch.stack([member.state.tensors[name] for member in members]).to(device) for name in _VECTORS
         }
@@ -120,7 +123,7 @@ class StackedTraining:
         _, grad = self.stack.gradients(self._loss, inputs, targets, weight, dict(strengths), draws=self._draws(number))
         lr = np.array([member.lr[number] for member in self.members])
         steps = np.array([member.state.step + number + 1 for member in self.members])
-        self._update("before", grad, lr, strengths)
+        grad = self._update("before", grad, lr, strengths)
         stacked_adam_step(
             self.stack.weights, grad, self.vectors["exp_avg"], self.vectors["exp_avg_sq"],
             steps=steps, lr=lr, lr_factor=self.lr_factor, config=self.recipe.optimizer,
@@ -154,19 +157,23 @@ class StackedTraining:
         return loss
 
     @torch.no_grad()
-    def _update(self, moment: str, grad: Tensor, lr: Any, strengths: Strengths) -> None:
+    def _update(self, moment: str, grad: Tensor, lr: Any, strengths: Strengths) -> Tensor:
+        """Let the methods of `moment` change the weights; returns what they make of the gradients."""
         methods = [method for method in self.updates if method.moment == moment]
         if not methods:
-            return
+            return grad
 
-        def of_one(weights: Tensor, grad: Tensor, lr: Any, strengths: Strengths) -> Any:
+        def of_one(weights: Tensor, grad: Tensor, lr: Tensor, strengths: Strengths) -> tuple[Tensor, Tensor]:
+            weights, grad = weights.clone(), grad.clone()
             own, gradients = self.stack.split(weights), self.stack.split(grad)
             parts = {name: Weight(own[name], role, gradients[name]) for name, role in self.roles.items()}
             for method in methods:
-                _with(method, strengths).update(parts, lr)
-            return lr  # `vmap` wants a result
+                _with(method, strengths).update(parts, lr)  # type: ignore[arg-type] # a number of its own for each
+            return weights, grad
 
-        vmap(of_one)(self.stack.weights, grad, grad.new_tensor(lr), dict(strengths))
+        args = (self.stack.weights, grad, grad.new_tensor(lr), dict(strengths))
+        self.stack.weights, grad = self.replays(moment, vmap(of_one), *args)
+        return grad
 
     @torch.no_grad()
     def _average(self, number: int) -> None:
