@@ -28,6 +28,12 @@ class Frozen:
 
     Args:
         edits: That were applied.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+        >>> with freeze(model, "1") as frozen:
+        ...     print(frozen.parameters, frozen.statistics)
+        ('1.weight', '1.bias') ('1',)
     """
 
     def __init__(self, edits: Edits) -> None:
