@@ -1,8 +1,11 @@
 """Reading and changing any torch model."""
 
+from poise.surgery._accelerate import accelerate
 from poise.surgery._apply import apply
 from poise.surgery._convert import convert_batch_norm, restore_batch_norm
 from poise.surgery._decay import DecayGroups, decay_groups
+from poise.surgery._fold import fold, fold_plan
+from poise.surgery._fold_plan import FoldPlan, FoldStep
 from poise.surgery._freeze import Frozen, freeze
 from poise.surgery._recalibrate import recalibrate
 from poise.surgery._recalibration import LayerShift, Recalibration
@@ -12,13 +15,18 @@ from poise.surgery._statistics import recalibrate_outputs
 
 __all__ = [
     "DecayGroups",
+    "FoldPlan",
+    "FoldStep",
     "Frozen",
     "LayerShift",
     "Recalibration",
     "Regimen",
+    "accelerate",
     "apply",
     "convert_batch_norm",
     "decay_groups",
+    "fold",
+    "fold_plan",
     "freeze",
     "recalibrate",
     "recalibrate_outputs",

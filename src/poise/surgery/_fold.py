@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from poise._checks import Interval, check_real
-from poise._errors import ConfigError, DataError, SurgeryError
-from poise.surgery._call import tensors_of
+from poise._errors import DataError, SurgeryError
 from poise.surgery._edit import check_editable, check_outputs, eval_outputs
 from poise.surgery._fold_plan import FoldPlan
 from poise.surgery._folder import Folder
+from poise.surgery._ready import check_example, check_materialized, copy_of, example_fails
 from poise.surgery._trace import record
 
 # What rounding may do: the sums are the same in exact arithmetic.
@@ -86,20 +85,14 @@ def _fold(model: nn.Module, example: Any, tolerance: float | None) -> tuple[nn.M
     check_editable(model)
     if tolerance is not None:
         check_real("tolerance", tolerance, Interval(0))
-    _check_materialized(model)
-    _check_example(example)
-    try:
-        folded = deepcopy(model).eval()
-    except Exception as error:  # whatever the parts of a foreign model raise
-        raise SurgeryError(f"{type(model).__name__} cannot be copied: {error}", repair="Mend its deepcopy.") from error
+    check_materialized(model)
+    check_example(example)
+    folded = copy_of(model).eval()
     try:
         before = eval_outputs(folded, example)
         graph = record(folded, example)
-    except Exception as error:  # the same
-        raise DataError(
-            f"{type(model).__name__} fails on the example: {type(error).__name__}: {error}",
-            repair="Give a batch that the model can be called with.",
-        ) from error
+    except Exception as error:  # whatever a foreign model raises
+        raise example_fails(model, error) from error
     if not before:
         raise DataError("The model returns no tensor for the example.", repair="Give a model that returns tensors.")
     plan = Folder(folded, graph).run()
@@ -117,19 +110,3 @@ def _fold(model: nn.Module, example: Any, tolerance: float | None) -> tuple[nn.M
 
 def _tolerance(tensors: Sequence[Tensor]) -> float:
     return max((TOLERANCES[one.dtype] for one in tensors if one.dtype in TOLERANCES), default=0.0)
-
-
-def _check_materialized(model: nn.Module) -> None:
-    for name, one in [*model.named_parameters(), *model.named_buffers()]:
-        if nn.parameter.is_lazy(one):
-            raise ConfigError("A lazy layer has no weights yet.", where=f"{name!r}", repair="Call the model once.")
-        if one.is_meta:
-            raise ConfigError("A tensor on the meta device has no values.", where=f"{name!r}", repair="Load weights.")
-
-
-def _check_example(example: Any) -> None:
-    tensors = tensors_of(example)
-    if any(one.is_meta for one in tensors):
-        raise ConfigError("`example` must have values, but it is on the meta device.")
-    if not any(one.numel() for one in tensors):
-        raise DataError("The example holds no numbers.", repair="Give a batch of at least one row.")

@@ -15,6 +15,10 @@ class FoldStep:
         layer: Its type.
         outcome: "folded", "removed" or "left".
         why: Where it went, or why it stays.
+
+    Example:
+        >>> FoldStep("3", "Dropout", "removed", "does nothing in eval mode").outcome
+        'removed'
     """
 
     where: str

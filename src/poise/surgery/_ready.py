@@ -1,0 +1,45 @@
+"""What a model and an example must be before a change of the model can be checked."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from torch import nn
+
+from poise._errors import ConfigError, DataError, SurgeryError
+from poise.surgery._call import tensors_of
+
+
+def check_materialized(model: nn.Module) -> None:
+    """Raise ConfigError where a weight of `model` has no values yet."""
+    for name, one in [*model.named_parameters(), *model.named_buffers()]:
+        if nn.parameter.is_lazy(one):
+            raise ConfigError("A lazy layer has no weights yet.", where=f"{name!r}", repair="Call the model once.")
+        if one.is_meta:
+            raise ConfigError("A tensor on the meta device has no values.", where=f"{name!r}", repair="Load weights.")
+
+
+def check_example(example: Any) -> None:
+    """Raise unless `example` holds numbers."""
+    tensors = tensors_of(example)
+    if any(one.is_meta for one in tensors):
+        raise ConfigError("`example` must have values, but it is on the meta device.")
+    if not any(one.numel() for one in tensors):
+        raise DataError("The example holds no numbers.", repair="Give a batch of at least one row.")
+
+
+def copy_of(model: nn.Module) -> nn.Module:
+    """A deep copy; SurgeryError where a part of the model refuses."""
+    try:
+        return deepcopy(model)
+    except Exception as error:  # whatever the parts of a foreign model raise
+        raise SurgeryError(f"{type(model).__name__} cannot be copied: {error}", repair="Mend its deepcopy.") from error
+
+
+def example_fails(model: nn.Module, error: Exception) -> DataError:
+    """The error for an example that a model cannot be called with."""
+    return DataError(
+        f"{type(model).__name__} fails on the example: {type(error).__name__}: {error}",
+        repair="Give a batch that the model can be called with.",
+    )
