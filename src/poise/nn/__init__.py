@@ -1,6 +1,7 @@
 """Layers and networks. Where torch has the layer, the state_dict is torch's."""
 
 from poise.nn._activation import ACTIVATIONS, make_activation
+from poise.nn._as_one_batch import backward_as_one_batch
 from poise.nn._batch_norm import BatchNorm
 from poise.nn._domain import use_domain
 from poise.nn._dropout import AlphaDropout, ChannelDropout, Dropout, DropPath, GaussianNoise
@@ -33,6 +34,7 @@ __all__ = [
     "TabularNetwork",
     "TabularShape",
     "assign_keys",
+    "backward_as_one_batch",
     "make_activation",
     "set_step",
     "use_domain",
