@@ -89,7 +89,8 @@ class Gathered:
             values = self._probabilities(values)
             entropies = self._entropy(values).sum(0)
             self._entropies = entropies if self._entropies is None else self._entropies + entropies
-        var, mean = torch.var_mean(values, dim=0, correction=0)
+        mean = values.mean(0)
+        var = (values - mean).square_().mean(0)  # `var_mean` warns of no rows
         part = Moments(torch.tensor(float(len(values)), device=values.device), mean, var)
         self._parts = [merge(self._parts[0], part)] if self._parts else [part]
 
