@@ -1,0 +1,94 @@
+"""Real architectures, built from configuration without weights, tiny, seeded, with numbers in which errors show."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+ROWS = 6
+FUNCTIONS = ("apply", "layer_norm", "fold", "recalibrate", "accelerate", "freeze", "convert_batch_norm")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the zoo.
+
+    Args:
+        name: Of the architecture.
+        make: Builds it.
+        batch: Makes an example of `ROWS` rows.
+        refused: For each function that refuses it: a pattern of the error, with the module's name.
+        is_random_in_training: Whether the model draws numbers of its own in training that no seed of layers names.
+    """
+
+    name: str
+    make: Callable[[], nn.Module]
+    batch: Callable[[], Any]
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def build(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """The model in training mode, with statistics and affine parameters as after a training."""
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            torch.manual_seed(0)
+            warnings.simplefilter("ignore")  # advice of other libraries on configurations
+            return enliven(self.make()).to(dtype).train()
+
+    def example(self, dtype: torch.dtype = torch.float32) -> Any:
+        """The same rows each time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(1)
+            return tree_map(lambda one: one.to(dtype) if is_real(one) else one, self.batch())
+
+
+def is_real(thing: Any) -> bool:
+    """Whether it is a tensor of floating numbers."""
+    return isinstance(thing, Tensor) and thing.is_floating_point()
+
+
+def rows(batch: Any, start: int, stop: int) -> Any:
+    """Some rows of a batch."""
+    return tree_map(lambda one: one[start:stop] if isinstance(one, Tensor) else one, batch)
+
+
+@torch.no_grad()
+def enliven(model: nn.Module) -> nn.Module:
+    """Normalizations with random scales, shifts and statistics, so that nothing is the identity by chance."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+        if "norm" in type(module).__name__.lower():
+            for name, parameter in module.named_parameters(recurse=False):
+                if name == "weight" and parameter.ndim == 1:
+                    parameter.uniform_(0.5, 1.5)
+                elif name == "bias" and parameter.ndim == 1:
+                    parameter.normal_(0, 0.2)
+    return model
+
+
+def images(size: int = 32, channels: int = 3) -> Callable[[], Tensor]:
+    """A maker of images."""
+    return lambda: torch.randn(ROWS, channels, size, size)
+
+
+def reals(*shape: int) -> Callable[[], Tensor]:
+    """A maker of rows of numbers."""
+    return lambda: torch.randn(ROWS, *shape)
+
+
+def transformer(kind: str, settings: Mapping[str, Any], *, config: str) -> Callable[[], nn.Module]:
+    """A maker of a model of transformers by the names of its class and that of its configuration."""
+
+    def make() -> nn.Module:
+        import transformers
+
+        made: nn.Module = getattr(transformers, kind)(getattr(transformers, config)(**settings))
+        return made
+
+    return make
