@@ -122,6 +122,7 @@ class Loop:
         epochs: Of training.
         batch: Rows of an optimizer step.
         micro: Equal micro-batches whose gradients make up a step.
+        whole: Whether a short last batch is left out.
         lr: At the start.
         last_lr: At the end.
     """
@@ -129,6 +130,7 @@ class Loop:
     epochs: int
     batch: int = 64
     micro: int = 1
+    whole: bool = False
     lr: float = 0.1
     last_lr: float = 0.0
 
@@ -136,11 +138,11 @@ class Loop:
         self, network: nn.Module, images: Images, seed: int, *,
         after_step: Callable[[], None] = lambda: None, after_epoch: Callable[[int], None] = lambda _: None,
     ) -> nn.Module:  # fmt: skip
-        """Train in place; steps of fewer rows than a batch are left out where there are micro-batches."""
+        """Train in place."""
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)
         optimizer = torch.optim.SGD(network.parameters(), lr=self.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
-        rounds = len(images.x) // self.batch if self.micro > 1 else math.ceil(len(images.x) / self.batch)
+        rounds = len(images.x) // self.batch if self.whole else math.ceil(len(images.x) / self.batch)
         for epoch in range(self.epochs):
             network.train()
             steps = list(images.batches(self.batch, torch.randperm(len(images.x), generator=generator)))[:rounds]

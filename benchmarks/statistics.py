@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -74,75 +77,68 @@ def timed(work) -> tuple[nn.Module, float]:
     return work(), time.perf_counter() - started
 
 
-def measure_dropout(seeds: int, epochs: int, train: Images, test: Images) -> list[Row]:
+def measure_dropout(seed: int, epochs: int, part: Images, test: Images) -> list[Row]:
     """Accuracy without and with dropout before batch normalization, and with recalibrated statistics."""
     rows = []
     for name, make in NETWORKS.items():
-        for seed in range(seeds):
-            part = draw(train, min(NUM_TRAIN, len(train.x)), seed)
-            bare = Loop(epochs, BATCH).train(fresh(make, seed, 0.0), part, seed)
-            dropped = Loop(epochs, BATCH).train(fresh(make, seed, P), part, seed)
-            core, core_s = timed(lambda n=dropped, part=part: with_core(n, part, SIZES[0]))
-            ours, ours_s = timed(lambda n=dropped, part=part: with_ours(n, part, SIZES[0]))
-            once, once_s = timed(lambda n=dropped, part=part: with_ours(n, part, SIZES[0], sequential=False))
-            networks = {"without": bare, "with": dropped, "core": core, "ours": ours, "once": once}
-            row = {"network": name, "seed": seed} | {key: accuracy(one, test) for key, one in networks.items()}
-            rows.append(row | {"core_s": core_s, "ours_s": ours_s, "once_s": once_s})
-            note(f"dropout: {rows[-1]}")
+        bare = Loop(epochs, BATCH).train(fresh(make, seed, 0.0), part, seed)
+        dropped = Loop(epochs, BATCH).train(fresh(make, seed, P), part, seed)
+        core, core_s = timed(lambda n=dropped: with_core(n, part, SIZES[0]))
+        ours, ours_s = timed(lambda n=dropped: with_ours(n, part, SIZES[0]))
+        once, once_s = timed(lambda n=dropped: with_ours(n, part, SIZES[0], sequential=False))
+        networks = {"without": bare, "with": dropped, "core": core, "ours": ours, "once": once}
+        row = {"network": name, "seed": seed} | {key: accuracy(one, test) for key, one in networks.items()}
+        rows.append(row | {"core_s": core_s, "ours_s": ours_s, "once_s": once_s})
+        note(f"dropout: {rows[-1]}")
     return rows
 
 
-def measure_averages(seeds: int, epochs: int, train: Images, test: Images) -> list[Row]:
+def measure_averages(seed: int, epochs: int, part: Images, test: Images) -> list[Row]:
     """Accuracy of SWA and EMA with the statistics of the last step, of core and of ours, for two sizes of batch."""
     rows = []
     for p in (0.0, 0.3):
-        for seed in range(seeds):
-            part = draw(train, min(NUM_TRAIN, len(train.x)), seed)
-            network = fresh(wide_res_net, seed, p)
-            swa = AveragedModel(network)
-            ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
-            start = epochs // 2
+        network = fresh(wide_res_net, seed, p)
+        swa = AveragedModel(network)
+        ema = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+        start = epochs // 2
 
-            def after_epoch(epoch: int, network=network, swa=swa, start=start) -> None:
-                if epoch >= start:
-                    swa.update_parameters(network)
+        def after_epoch(epoch: int, network=network, swa=swa, start=start) -> None:
+            if epoch >= start:
+                swa.update_parameters(network)
 
-            Loop(epochs, BATCH, lr=0.1, last_lr=0.03).train(
-                network,
-                part,
-                seed,
-                after_step=lambda network=network, ema=ema: ema.update_parameters(network),
-                after_epoch=after_epoch,
-            )
-            row = {"p": p, "seed": seed, "last": accuracy(network, test)}
-            for name, average in (("swa", swa), ("ema", ema)):
-                row[f"{name}, none"] = accuracy(average, test)
-                for size in SIZES:
-                    row[f"{name}, core, {size}"] = accuracy(with_core(average, part, size), test)
-                    row[f"{name}, ours, {size}"] = accuracy(with_ours(average, part, size), test)
-            rows.append(row)
-            note(f"averages: {row}")
+        Loop(epochs, BATCH, lr=0.1, last_lr=0.03).train(
+            network,
+            part,
+            seed,
+            after_step=lambda network=network, ema=ema: ema.update_parameters(network),
+            after_epoch=after_epoch,
+        )
+        row = {"p": p, "seed": seed, "last": accuracy(network, test)}
+        for name, average in (("swa", swa), ("ema", ema)):
+            row[f"{name}, none"] = accuracy(average, test)
+            for size in SIZES:
+                row[f"{name}, core, {size}"] = accuracy(with_core(average, part, size), test)
+                row[f"{name}, ours, {size}"] = accuracy(with_ours(average, part, size), test)
+        rows.append(row)
+        note(f"averages: {row}")
     return rows
 
 
-def measure_accumulation(seeds: int, epochs: int, train: Images, test: Images) -> list[Row]:
+def measure_accumulation(seed: int, epochs: int, part: Images, test: Images) -> list[Row]:
     """Training with a batch of 256 and with 8 micro-batches of 32: accuracy, and how far running statistics are off."""
     rows = []
-    for seed in range(seeds):
-        part = draw(train, min(NUM_TRAIN, len(train.x)), seed)
-        trained = {}
-        for name, (micro, norm) in WAYS.items():
-            network = fresh(wide_res_net, seed, 0.0, norm)
-            trained[name] = Loop(epochs, STEP, micro).train(network, part, seed)
-            exact = copy.deepcopy(network)
-            # Whole batches alone: a rest is in no step of the training either.
-            report = recalibrate(exact, [one for one in part.batches(STEP) if len(one[0]) == STEP])
-            row = {"way": name, "seed": seed, "test": accuracy(network, test), "exact": accuracy(exact, test)}
-            row["mean_distance"] = fmean(one.mean_distance for one in report.layers)
-            row["var_factor"] = fmean(one.var_factor for one in report.layers)
-            row |= drift(trained["1 x 256, torch"], part, name)
-            rows.append(row)
-            note(f"accumulation: {row}")
+    trained = {}
+    for name, (micro, norm) in WAYS.items():
+        network = fresh(wide_res_net, seed, 0.0, norm)
+        trained[name] = Loop(epochs, STEP, micro, whole=True).train(network, part, seed)
+        exact = copy.deepcopy(network)
+        report = recalibrate(exact, list(part.batches(STEP)))
+        row = {"way": name, "seed": seed, "test": accuracy(network, test), "exact": accuracy(exact, test)}
+        row["mean_distance"] = fmean(one.mean_distance for one in report.layers)
+        row["var_factor"] = fmean(one.var_factor for one in report.layers)
+        row |= drift(trained["1 x 256, torch"], part, name)
+        rows.append(row)
+        note(f"accumulation: {row}")
     return rows
 
 
@@ -206,7 +202,8 @@ def page_dropout(rows: Sequence[Row]) -> list[str]:
         lines.append(f"| {name} | {' | '.join(cells)} | {returned(own, 'core')} | {returned(own, 'ours')} |")
     lines += ["", "Gain over the network as trained, in points, seed by seed:", ""]
     lines += [
-        "| network | `update_bn` | `recalibrate` | `recalibrate` over `update_bn` | seconds: core, layers, one pass |",
+        "| network | `update_bn` | `recalibrate` | `recalibrate` over `update_bn` "
+        "| seconds of a core: `update_bn`, layers, one pass |",
         "|---|--:|--:|--:|---|",
     ]
     for name in NETWORKS:
@@ -281,6 +278,15 @@ PAGES = {"dropout": page_dropout, "averages": page_averages, "accumulation": pag
 MEASURES = {"dropout": measure_dropout, "averages": measure_averages, "accumulation": measure_accumulation}
 
 
+def measure(job: tuple[str, int, int, int, int]) -> list[Row]:
+    """One part with one seed, on one core."""
+    name, seed, epochs, num_train, num_test = job
+    torch.set_num_threads(1)
+    test = load("t10k")
+    test = Images(test.x[:num_test], test.y[:num_test])
+    return MEASURES[name](seed, epochs, draw(load("train"), num_train, seed), test)
+
+
 def page(found: dict[str, object]) -> str:
     """The measurement as Markdown."""
     lines = [
@@ -306,20 +312,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--cores", type=int, default=os.cpu_count())
     parser.add_argument("--quick", action="store_true", help="a try of everything in a minute or two; no result")
     parser.add_argument("--only", nargs="+", choices=tuple(PAGES), default=tuple(PAGES))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     started = time.perf_counter()
-    train, test, seeds, epochs = load("train"), load("t10k"), options.seeds, options.epochs
+    seeds, epochs, cores = options.seeds, options.epochs, options.cores
     if options.quick:
-        train, test, seeds, epochs = draw(train, 520, 0), draw(test, 300, 0), min(2, seeds), 2
+        seeds, epochs = min(2, seeds), 2
+    num_train, num_test = (520, 300) if options.quick else (NUM_TRAIN, 10_000)
     found: dict[str, object] = {
-        "machine": describe_machine(), "cores": torch.get_num_threads(), "seeds": seeds, "epochs": epochs,
-        "train": min(NUM_TRAIN, len(train.x)), "test": len(test.x),
+        "machine": describe_machine(), "cores": cores, "seeds": seeds, "epochs": epochs, "train": num_train,
+        "test": num_test,
     }  # fmt: skip
-    for name in options.only:
-        found[name] = MEASURES[name](seeds, epochs, train, test)
+    jobs = [(name, seed, epochs, num_train, num_test) for name in options.only for seed in range(seeds)]
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        for (name, *_), rows in zip(jobs, pool.map(measure, jobs), strict=True):
+            found.setdefault(name, []).extend(rows)
     found["seconds"] = time.perf_counter() - started
     text = page(found)
     if options.out:
