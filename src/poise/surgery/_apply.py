@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -85,13 +85,19 @@ def apply(
     methods = recipe.methods
     network_methods = [one for one in methods if isinstance(one, NetworkMethod)]
     outputs = None if example is None else eval_outputs(model, example)
-    work = plan(network_methods, model, graph_of(model, example)) if network_methods else Work()
+    work = _planned(network_methods, model, example)
     course = Course(
         num_steps, epoch_steps or 1, num_classes or _num_classes(outputs), recipe.optimizer.bias_lr, _key_of_rank(seed)
     )
+    _warn_of_absent(network_methods, model, work)  # first, since a warning may be an error
     edits = apply_edits(model, work.edits, example=example)
-    _warn_of_absent(network_methods, model, work)
     return Regimen(model, methods, edits=edits, placed=work.placed, notes=summarize(work.notes), course=course)
+
+
+def _planned(methods: Sequence[NetworkMethod], model: nn.Module, example: Any) -> Work:
+    if not methods:
+        return Work()
+    return plan(methods, model, graph_of(model, example), by_position=not isinstance(example, Mapping))
 
 
 def _check(

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from poise._checks import Interval, check_choice, check_integer, check_real, check_type
 from poise._errors import ConfigError
-from poise.methods import ROLES, Weight
+from poise.methods import ROLES, Role, Weight
 from poise.surgery._graph import Graph
 from poise.surgery._kinds import is_batch_norm, takes_norm
 from poise.surgery._roles import weights_of
@@ -122,7 +122,7 @@ def decay_groups(
     weights = {name: one for name, one in weights_of(model).items() if one.tensor.requires_grad}
     if not weights:
         raise ConfigError("The model has no parameter that is trained.", repair="Unfreeze what is to be trained.")
-    decays = {role: weight_decay if role in roles else 0.0 for role in ROLES}
+    decays: dict[Role, float] = {role: weight_decay if role in roles else 0.0 for role in ROLES}
     if isinstance(optimizer_or_lr, Optimizer):
         groups = _rebound(optimizer_or_lr, weights, decays)
     else:
@@ -132,7 +132,7 @@ def decay_groups(
     return DecayGroups(groups, num_steps, invariant)
 
 
-def _by_role(weights: dict[str, Weight], decays: dict[str, float], settings: dict[str, Any]) -> list[dict[str, Any]]:
+def _by_role(weights: dict[str, Weight], decays: dict[Role, float], settings: dict[str, Any]) -> list[dict[str, Any]]:
     groups = []
     for role, decay in decays.items():
         params = [one.tensor for one in weights.values() if one.role == role]
@@ -141,7 +141,7 @@ def _by_role(weights: dict[str, Weight], decays: dict[str, float], settings: dic
     return groups
 
 
-def _rebound(optimizer: Optimizer, weights: dict[str, Weight], decays: dict[str, float]) -> list[dict[str, Any]]:
+def _rebound(optimizer: Optimizer, weights: dict[str, Weight], decays: dict[Role, float]) -> list[dict[str, Any]]:
     """Split every group of `optimizer` by role, in place, and add what it lacks."""
     of_id = {id(one.tensor): name for name, one in weights.items()}
     missing = dict(weights)

@@ -202,8 +202,14 @@ def apply_edits(model: nn.Module, edits: Sequence[Edit], *, example: Any = None)
 @torch.no_grad()
 def eval_outputs(model: nn.Module, example: Any) -> list[Tensor]:
     """The tensors that `model` makes of `example` in eval mode; modes and random state stay as they were."""
-    with modes(model, training=False), torch.random.fork_rng(devices=[]):
-        return tensors_of(call_model(model, example))
+    # Torch's fast path for transformers rounds differently, and is left where a module has a hook.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with modes(model, training=False), torch.random.fork_rng(devices=[]):
+            return tensors_of(call_model(model, example))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def check_outputs(before: Sequence[Tensor], after: Sequence[Tensor], shift: float) -> None:

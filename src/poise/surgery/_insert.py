@@ -40,23 +40,24 @@ _WHY = {
 _ROUNDINGS = 1000
 
 
-def plan(methods: Sequence[NetworkMethod], model: nn.Module, graph: Graph) -> Work:
+def plan(methods: Sequence[NetworkMethod], model: nn.Module, graph: Graph, *, by_position: bool) -> Work:
     """What puts `methods` into `model`, whose graph is `graph`; nothing is changed yet.
 
     Args:
         methods: In the order of a recipe.
         model: As it is.
         graph: Of it.
+        by_position: Whether the model is called with its first argument by position.
     """
-    work = Work()
+    work = Work(by_position=by_position)
     spots = norm_spots(graph)
     behind = [node for node in graph if is_batch_norm(node)]
     for method in methods:
         norm_edits(method, spots, work)
         absent = [spot for spot in spots if spot.present is None]
-        for spot, layer in _attach(method, absent, model, graph, work):
-            if isinstance(layer, BatchNorm):
-                behind.append(spot.node)
+        behind.extend(
+            node for node, layer in _attach(method, absent, model, graph, work) if isinstance(layer, BatchNorm)
+        )
     work.behind = upstream_of(behind)
     hidden, branches, inputs = hidden_spots(graph), branch_spots(graph), input_spots(graph)
     for method in methods:
@@ -70,8 +71,12 @@ def plan(methods: Sequence[NetworkMethod], model: nn.Module, graph: Graph) -> Wo
 
 def _attach(
     method: NetworkMethod, spots: Iterable[Spot], model: nn.Module, graph: Graph, work: Work
-) -> list[tuple[Spot, nn.Module]]:
-    """Plan a layer of `method` at each of `spots` that takes one; where a module is called several times, just one."""
+) -> list[tuple[Node, nn.Module]]:
+    """Plan a layer of `method` at each of `spots` that takes one; where a module is called several times, just one.
+
+    Returns:
+        Every value that changes, with the layer that changes it.
+    """
     wanted: dict[Node, tuple[Spot, nn.Module]] = {}
     for one in spots:
         is_norm = one.site.kind == "norm"
@@ -84,19 +89,22 @@ def _attach(
             work.keep(method, spot.node.name, f"the strength of {type(method).__name__} is 0 here")
         elif layer is not None:
             wanted[spot.node] = (spot, layer)
-    made = []
+    made: list[tuple[Node, nn.Module]] = []
     done: set[Node] = set()
     known = {origin(node) for node in wanted}
     for node, (spot, layer) in wanted.items():
         if origin(node) in done:
             continue
         place = next((one for one in places_of(graph, node) if touched_by(graph, one) <= known), None)
+        if place is None and node.op == "input" and node.index == 0 and work.by_position:
+            place = Place("", before=True)
         if place is None:
             work.note(method, node.name, "no module returns this value alone, or is the only one to take it")
             continue
-        done |= touched_by(graph, place)
+        touched = touched_by(graph, place)
+        done |= {origin(node), *touched}
         _plan_layer(method, spot, layer, place, model, work)
-        made.append((spot, layer))
+        made.extend((one, layer) for one in touched)
     return made
 
 

@@ -33,7 +33,7 @@ from poise.surgery._recalibrate import recalibrate
 from poise.surgery._roles import weights_of
 from poise.surgery._statistics import batch_norms
 from poise.surgery._strengths import Course, Strengths
-from poise.surgery._update import check_optimizer, turned_kernels, update
+from poise.surgery._update import check_optimizer, turned_kernels, unscale, update
 from poise.surgery._work import Note, Placed
 
 M = TypeVar("M", bound=Method)
@@ -163,11 +163,9 @@ class Regimen:
         Raises:
             ConfigError: If the optimizer lacks what was inserted, or decays weights that the recipe decays.
         """
-        if scaler is not None and scaler.is_enabled():
-            self._unscale(optimizer, scaler)
-            if not self._has_finite_gradients():
-                scaler.step(optimizer)
-                return
+        if scaler is not None and scaler.is_enabled() and not unscale(optimizer, scaler):
+            scaler.step(optimizer)
+            return
         self.before_step(optimizer)
         if scaler is not None:
             scaler.step(optimizer)
@@ -285,19 +283,6 @@ class Regimen:
     def _update(self, moment: str, weights: Mapping[str, Weight], optimizer: Optimizer) -> None:
         methods = [one.at(self._clock.progress) for one in self._of(UpdateMethod)]
         update(methods, moment, weights, self._turned, optimizer)
-
-    def _unscale(self, optimizer: Optimizer, scaler: torch.amp.GradScaler) -> None:
-        try:
-            scaler.unscale_(optimizer)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"The gradients cannot be unscaled: {error}", where="regimen.step",
-                repair="Leave unscaling to regimen.step, and call scaler.update() after each step.",
-            ) from error  # fmt: skip
-
-    def _has_finite_gradients(self) -> bool:
-        gradients = [one.grad for one in self.model.parameters() if one.grad is not None]
-        return all(bool(one.isfinite().all()) for one in gradients)
 
 
 def _tensors(weights: Mapping[str, Weight]) -> dict[str, Tensor]:

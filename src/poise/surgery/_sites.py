@@ -88,7 +88,8 @@ def places_of(graph: Graph, node: Node) -> list[Place]:
     """Where a layer can be attached so that it changes what `node` returns, best first."""
     chain = chain_of(node)
     layers = [one for one in chain if one.module is not None and not isinstance(one.module, SEVERAL_OUTPUTS)]
-    found = [Place(one.name) for one in layers if one.shape is None or node.shape[:1] == one.shape[:1]]
+    rows = node.shape[:1] if node.shape is not None else None
+    found = [Place(one.name) for one in layers if one.shape is None or one.shape[:1] == rows]
     users = takers(node)
     if len(users) == 1 and not graph.feeds_output(node):
         user = users[0]

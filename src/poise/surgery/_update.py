@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -66,6 +67,27 @@ def check_optimizer(optimizer: Optimizer, weights: Mapping[str, Weight], inserte
             "The optimizer has a weight_decay and the recipe has WeightDecay: weights would decay twice.",
             where="regimen.step", repair=repair,
         )  # fmt: skip
+
+
+def unscale(optimizer: Optimizer, scaler: torch.amp.GradScaler) -> bool:
+    """Take the scale out of the gradients; whether they are finite, so that the scaler will not skip the step.
+
+    Args:
+        optimizer: Of the user.
+        scaler: Likewise.
+
+    Raises:
+        ConfigError: If the gradients are unscaled already.
+    """
+    try:
+        scaler.unscale_(optimizer)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The gradients cannot be unscaled: {error}", where="regimen.step",
+            repair="Leave unscaling to regimen.step, and call scaler.update() after each step.",
+        ) from error  # fmt: skip
+    gradients = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
+    return all(bool(one.isfinite().all()) for one in gradients)
 
 
 def turned_kernels(model: nn.Module) -> set[str]:

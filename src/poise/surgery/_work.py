@@ -54,6 +54,7 @@ class Work:
     """Edits, and what is worth saying besides.
 
     Args:
+        by_position: Whether the network's first argument is given by position.
         behind: Nodes with a batch normalization downstream.
         edits: In order.
         placed: Layers that are new, and those that were there and get the method's strength.
@@ -61,6 +62,7 @@ class Work:
         found: Classes of the methods that have found a place, or what they would do.
     """
 
+    by_position: bool = True
     behind: set[Node] = field(default_factory=set)
     edits: list[Edit] = field(default_factory=list)
     placed: list[Placed] = field(default_factory=list)

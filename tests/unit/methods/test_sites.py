@@ -36,6 +36,18 @@ def test_layers_stand_at_their_sites(method, free, before_batch_norm):
     assert found == before_batch_norm
 
 
+def test_layers_suit_the_layout_of_their_site():
+    maps, sequence = Site("norm", 4, layout="maps"), Site("norm", 4, layout="sequence")
+    assert type(BatchNorm().layer(maps)).__name__ == "BatchNorm"
+    assert BatchNorm().layer(sequence) is None
+    group = LayerNorm(eps=1e-3, affine=False).layer(maps)
+    assert (group.num_groups, group.num_channels, group.eps, group.affine) == (1, 4, 1e-3, False)
+    assert type(LayerNorm().layer(sequence)).__name__ == "LayerNorm"
+    layouts = ("rows", "maps", "sequence")
+    kinds = [type(Dropout().layer(Site("hidden", 4, layout=layout))).__name__ for layout in layouts]
+    assert kinds == ["Dropout", "ChannelDropout", "Dropout"]
+
+
 def test_every_network_method_is_in_the_table():
     assert {type(method) for method, *_ in PLACES} == {
         method for method in METHODS.values() if issubclass(method, NetworkMethod)

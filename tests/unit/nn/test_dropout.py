@@ -8,9 +8,9 @@ from torch import nn
 
 from poise._errors import ConfigError
 from poise._random import Key
-from poise.nn import AlphaDropout, Dropout, DropPath, GaussianNoise, Stochastic, assign_keys, set_step
+from poise.nn import AlphaDropout, ChannelDropout, Dropout, DropPath, GaussianNoise, Stochastic, assign_keys, set_step
 
-KINDS = [Dropout, AlphaDropout, DropPath, GaussianNoise]
+KINDS = [Dropout, ChannelDropout, AlphaDropout, DropPath, GaussianNoise]
 
 
 def randn(*shape):
@@ -27,6 +27,31 @@ def test_drop_path_drops_whole_rows():
     assert torch.equal(per_row.amin(1), per_row.amax(1))
     assert sorted(out.unique().tolist()) == pytest.approx([0, 4 / 3])
     assert float((per_row[:, 0] == 0).float().mean()) == pytest.approx(0.25, abs=4 * (0.1875 / 4000) ** 0.5)
+
+
+def test_channel_dropout_drops_whole_maps():
+    out = ChannelDropout(0.25, key=Key(0))(torch.ones(1000, 4, 2, 3))
+    maps = out.flatten(2)
+    assert torch.equal(maps.amin(2), maps.amax(2))
+    assert sorted(out.unique().tolist()) == pytest.approx([0, 4 / 3])
+    assert float((maps[..., 0] == 0).float().mean()) == pytest.approx(0.25, abs=4 * (0.1875 / 4000) ** 0.5)
+    rows, key = torch.ones(50, 4), Key(1)
+    assert torch.equal(ChannelDropout(0.5, key=key)(rows), Dropout(0.5, key=key)(rows))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_compiled_code_draws_what_the_layer_would(kind):
+    layer, x = make(kind, key=Key(2)), torch.randn(20, 3, requires_grad=True)
+    twin = copy.deepcopy(layer)
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    for _ in range(2):
+        ours, theirs = compiled(x), twin(x)
+        torch.testing.assert_close(ours, theirs)
+    grads = [torch.autograd.grad(out.sum(), x)[0] for out in (ours, theirs)]
+    torch.testing.assert_close(*grads)
+    assert layer.step == twin.step == 2
+    assert compiled(x.detach()).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,6 +1,7 @@
 """Roles go by module, not by the number of axes."""
 
 from torch import nn
+from torch.nn.utils import parametrizations, parametrize
 
 from poise.nn import BatchNorm, CategoricalEmbedding, Linear
 from poise.surgery import weights_of
@@ -23,6 +24,17 @@ def test_roles():
     assert {roles[name] for name in roles if "norm" in name} == {"norm"}
     assert {roles[name] for name in roles if "embedding" in name} == {"embedding"}
     assert roles["prelu.weight"] == "scale"
+
+
+def test_the_direction_of_a_weight_normalized_kernel_is_a_scale():
+    model = parametrizations.weight_norm(nn.Linear(4, 3))
+    roles = {name.rpartition(".")[2]: one.role for name, one in weights_of(model).items()}
+    assert roles == {"bias": "bias", "original0": "kernel", "original1": "scale"}
+    spectral = parametrizations.spectral_norm(nn.Linear(4, 3))
+    assert weights_of(spectral)["parametrizations.weight.original"].role == "kernel"
+    bias = nn.Linear(4, 3)
+    parametrize.register_parametrization(bias, "bias", nn.Tanh())
+    assert weights_of(bias)["parametrizations.bias.original"].role == "bias"
 
 
 def test_shared_parameters_count_once():
