@@ -38,7 +38,8 @@ def recalibrate(
     equals one pass of all rows at once. This takes a pass for the order and a partial pass for each layer. Otherwise
     one pass does all layers: behind layers that normalize each batch by its own statistics, as in training. That is
     the same for a single batch and close to it for large ones; it is the way for loaders that can be read only once,
-    and for many layers. A layer that is called several times in a batch pools all calls.
+    and for many layers. A layer that is called several times in a batch pools all calls; as it may feed itself,
+    layer by layer goes on from the first such layer until nothing moves, 50 times at most.
 
     In a torch.distributed group every rank calls this with rows of its own, as many as it has; all get the same
     statistics, those of all rows.
@@ -89,6 +90,8 @@ def recalibrate(
     feed = Feed(model, batches, call or call_model, mask, layers)
     with eager(model), modes(model, training=False), _kept_on_failure(list(layers)) as old:
         found = (_in_turn if in_turn else _at_once)(feed, ranks)
+        if sequential and not in_turn and any(meter.calls > 1 for meter in found.values()):
+            found = _in_turn(feed, ranks)
     shifts = tuple(
         LayerShift.between(label(meter.name, domain), meter.calls, moments, *old[layer, domain], eps=layer.eps)
         for layer, meter in found.items()
@@ -98,6 +101,8 @@ def recalibrate(
     return Recalibration(shifts, left)
 
 
+_MOST_SWEEPS = 50
+_LEAST_MOVE = 1e-9
 _Meters = dict[BatchNormLayer, Meter]
 _Statistics = dict[tuple[BatchNormLayer, int | None], tuple[Tensor, Tensor]]
 
@@ -133,16 +138,38 @@ def _in_turn(feed: Feed, ranks: Ranks) -> _Meters:
             place_before, calls_before = visits.get(name, (0, 0))
             visits[name] = (max(place, place_before), max(calls, calls_before))
     layer_of = {name: layer for layer, name in feed.names.items()}
+    order = [(layer_of[name], visits[name][1]) for name in sorted(visits, key=lambda one: visits[one])]
     meters: _Meters = {}
-    for name in sorted(visits, key=lambda one: visits[one]):
-        layer, once = layer_of[name], visits[name][1] == 1
-        parts = ranks.together(lambda layer=layer, once=once: _measure(feed, layer, once=once))  # type: ignore[misc]
-        meter = parts[0]
-        for part in parts[1:]:
-            meter = meter.pooled(part)
-        meter.settle(layer)
-        meters[layer] = meter
+    for layer, calls in order:
+        meters[layer] = _settled(feed, layer, ranks, once=calls == 1)
+    # What is called several times may be fed by itself, or by what comes after its first call.
+    first = next((place for place, (_, calls) in enumerate(order) if calls > 1), len(order))
+    for _ in range(_MOST_SWEEPS if order[first:] else 0):
+        moved = False
+        for layer, calls in order[first:]:
+            before = [buffer.clone() for buffer in statistics_of(layer)]
+            meters[layer] = _settled(feed, layer, ranks, once=calls == 1)
+            moved |= _is_moved(before, statistics_of(layer))
+        if not moved:
+            break
     return meters
+
+
+def _settled(feed: Feed, layer: BatchNormLayer, ranks: Ranks, *, once: bool) -> Meter:
+    """Measure a layer on all ranks, and store what was found."""
+    parts = ranks.together(lambda: _measure(feed, layer, once=once))
+    meter = parts[0]
+    for part in parts[1:]:
+        meter = meter.pooled(part)
+    meter.settle(layer)
+    return meter
+
+
+def _is_moved(before: Sequence[Tensor], after: Sequence[Tensor]) -> bool:
+    """Whether mean or variance changed by more than rounding, in units of the standard deviation and variance."""
+    (old_mean, old_var), (mean, var) = before, after
+    bound = max(_LEAST_MOVE, 8 * torch.finfo(mean.dtype).eps)
+    return bool(((mean - old_mean).abs() > bound * var.sqrt()).any() or ((var - old_var).abs() > bound * var).any())
 
 
 def _visits(feed: Feed) -> dict[str, tuple[int, int]]:

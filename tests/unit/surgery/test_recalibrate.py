@@ -182,6 +182,26 @@ class TestCalls:
         assert_same(network.norm.running_var, last.var(0, correction=0))
         assert [(one.path, one.count, one.calls) for one in report.layers] == [("first", 40, 2), ("norm", 40, 2)]
 
+    def test_towers_of_several_layers_are_the_same_from_one_batch_and_from_several(self):
+        torch.manual_seed(0)
+        network = Siamese().double()
+        one, other = randn(20, 3), randn(20, 3, seed=2) + 1
+        recalibrate(network, list(zip(one.split(6), other.split(6), strict=True)))
+        expected = [buffer.clone() for buffer in network.buffers()]
+        recalibrate(network, [(one, other)])
+        for buffer, value in zip(network.buffers(), expected, strict=True):
+            assert_same(buffer, value)
+
+    @pytest.mark.parametrize("size", [6, 20])
+    def test_a_layer_that_feeds_itself_gets_what_it_is_given_when_it_predicts(self, size):
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 3)).double()
+        x = randn(20, 3)
+        recalibrate(nn.Sequential(block, block), x.split(size))
+        given = torch.cat([block[0](x), block[0](block.eval()(x))])
+        assert (block[1].running_mean - given.mean(0)).abs().max() < 1e-8
+        assert (block[1].running_var - given.var(0, correction=0)).abs().max() < 1e-8
+
     @pytest.mark.parametrize("form", ["dict", "extra", "list", "call"])
     def test_batches_of_any_form(self, form):
         torch.manual_seed(0)
