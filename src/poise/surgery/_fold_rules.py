@@ -17,12 +17,12 @@ _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, Batc
 
 
 def takes_affine(module: nn.Module | None) -> bool:
-    """Whether it is exactly one of the kernels that can take an affine map in; a subclass may do something else."""
+    """Whether it is one of the kernels that can take an affine map in, and computes what that computes."""
     return _own_type(module) in _KERNELS
 
 
 def is_affine_norm(module: nn.Module | None) -> bool:
-    """Whether it is exactly a batch normalization of torch or Poise, alone or with what follows it."""
+    """Whether it is a batch normalization of torch or Poise, alone or with what follows it, and computes no other."""
     if isinstance(module, NormActDropout):
         return module.norm != "layer"
     return _own_type(module) in _NORMS
@@ -104,10 +104,15 @@ def shift_fails(kernel: nn.Module) -> str:
 
 
 def _own_type(module: nn.Module | None) -> type | None:
-    # A parametrized layer has a class of its own between.
-    if module is not None and parametrize.is_parametrized(module):
-        return type(module).__bases__[0]
-    return type(module) if module is not None else None
+    """Which of the known layers it computes: a subclass, such as parametrization makes, must not override that."""
+    for kind in (*_KERNELS, *_NORMS):
+        if isinstance(module, kind) and all(getattr(type(module), name, None) is way for name, way in _ways(kind)):
+            return kind
+    return None
+
+
+def _ways(kind: type) -> list[tuple[str, Any]]:
+    return [(name, getattr(kind, name, None)) for name in ("forward", "_conv_forward")]
 
 
 def _of(module: nn.Module, name: str) -> Any:
@@ -134,7 +139,7 @@ def _store(kernel: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
     learns = like.requires_grad
     if parametrize.is_parametrized(kernel):
         # Not `remove_parametrizations`, which changes the class, and that is the original's, too.
-        kernel.__class__ = _own_type(kernel) or type(kernel)
+        kernel.__class__ = type(kernel).__bases__[0]
         del kernel._modules["parametrizations"]
     for name, value in (("weight", weight), ("bias", bias)):
         if value is not None:

@@ -29,6 +29,10 @@ _FUNCTIONS = {
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout",
 }  # fmt: skip
 # Stochastic depth as others write it; each package has a class of its own.
+_LAYERS = {
+    *("batch_norm", "linear", "conv1d", "conv2d", "conv3d"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+}  # fmt: skip
 _OWN = "a class of its own, which may compute something else"
 _IDLE = "its dropout does nothing in eval mode"
 _FOREIGN = ("DropPath", "StochasticDepth")
@@ -50,6 +54,7 @@ class Folder:
         self.model, self.graph = model, graph
         self.paths: dict[nn.Module, str] = {module: name for name, module in reversed([*model.named_modules()])}
         self.steps: list[FoldStep] = []
+        self._adopt()
         read = {name for node in graph if node.module is None for name in node.parameters}
         parameters = dict(model.named_parameters(remove_duplicate=False))
         # Weights that a function reads, past their layer.
@@ -74,6 +79,15 @@ class Folder:
         for path in functions:
             self._note(path, "batch_norm", "left", "a function and no layer; its caller holds the statistics")
         return FoldPlan(tuple(self.steps))
+
+    def _adopt(self) -> None:
+        """Take functions that are all that a subclass of a known layer calls for calls of that layer."""
+        layers = dict(self.model.named_modules(remove_duplicate=False))
+        for node in self.graph:
+            layer = layers.get(node.name)
+            if node.module is None and node.op in _LAYERS and (takes_affine(layer) or is_affine_norm(layer)):
+                args, kwargs = node.arguments
+                node.module, node.arguments = layer, ((args[0] if args else kwargs["input"],), {})
 
     def _remove(self, module: nn.Module) -> None:
         """Take a dropout out, whole or as the setting of a layer."""

@@ -303,6 +303,25 @@ def test_what_cannot_be_folded_is_named():
     assert len(fold_plan(net, randn(6, 3)).left) == 4
 
 
+def test_subclasses_that_compute_the_same_are_folded():
+    """As EfficientNet of transformers has one for its depthwise convolutions."""
+
+    class Depthwise(nn.Conv2d):
+        def __init__(self, channels):
+            super().__init__(channels, channels, 3, groups=channels)
+
+    class Norm(nn.BatchNorm2d):
+        pass
+
+    class Tilted(nn.Conv2d):
+        def _conv_forward(self, x, weight, bias):
+            return super()._conv_forward(x, weight, bias).flip(1)
+
+    made = folded(nn.Sequential(Depthwise(4), Norm(4), nn.ReLU(), Depthwise(4), nn.BatchNorm2d(4)), randn(2, 4, 9, 9))
+    assert type(made[0]) is Depthwise
+    folded(nn.Sequential(Depthwise(4), Norm(4), Tilted(4, 4, 3), Norm(4)), randn(2, 4, 9, 9), left=1)
+
+
 def test_statistics_that_are_not_finite_stay():
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     model[1].running_var[0] = torch.nan
