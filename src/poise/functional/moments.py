@@ -101,7 +101,7 @@ def kept_variance(moments: Moments, *, unbiased: bool) -> Tensor:
     return var * (number / (number - 1).clamp(min=1)) if unbiased else var
 
 
-def weight_of_new(num_batches: Tensor, momentum: float | None, *, debias: bool) -> Tensor:
+def weight_of_new(num_batches: Tensor, momentum: float | None, *, debias: bool) -> float | Tensor:
     """Of the latest of t batches in a running average: m, or m / (1 - (1 - m)^t) if `debias`, or 1 / t for no m.
 
     With the second, the average after t batches is Σ_s (1 - m)^(t-s) b_s / Σ_s (1 - m)^(t-s): what it began with has
@@ -118,10 +118,11 @@ def weight_of_new(num_batches: Tensor, momentum: float | None, *, debias: bool) 
 
     Reference: Kingma and Ba, "Adam", ICLR 2015, section 3.
     """
+    if momentum is not None and not debias:
+        return momentum
     number = num_batches.clamp(min=1).double()
-    if momentum is None:
-        return 1 / number
-    return momentum / (1 - (1 - momentum) ** number) if debias else torch.full_like(number, momentum)
+    weight: Tensor = 1 / number if momentum is None else momentum / (1 - (1 - momentum) ** number)
+    return weight
 
 
 def ghost_sizes(num_rows: int, ghost_size: int, *, fewest: int = 1) -> list[tuple[int, int]]:

@@ -272,10 +272,11 @@ class BatchNorm(nn.Module):
             self.num_skipped += (moves & ~is_finite).sum()
             moves = moves & is_finite
         tracked += moves
-        weight = _moments.weight_of_new(tracked, self.momentum, debias=self.debias).unsqueeze(1)
+        weight = _moments.weight_of_new(tracked.unsqueeze(1), self.momentum, debias=self.debias)
         for kept, new in ((kept_mean, mean), (kept_var, var)):
             # Not `lerp_`, for which `torch.vmap` has no rule.
-            moved = torch.lerp(kept, new.to(kept.dtype), weight.to(kept.dtype))
+            own = weight.to(kept.dtype) if isinstance(weight, Tensor) else weight
+            moved = torch.lerp(kept, new.to(kept.dtype), own)
             kept.copy_(torch.where(moves.unsqueeze(1), moved, kept))
 
     def _statistics(self) -> tuple[Tensor, Tensor, Tensor]:

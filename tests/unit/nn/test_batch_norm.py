@@ -437,16 +437,40 @@ def test_variants_side_by_side(settings):
             torch.testing.assert_close(moved[name][index], buffer)
 
 
+def test_masks_side_by_side():
+    x, mask = randn(4, 7, 3), torch.rand(4, 7, generator=torch.Generator().manual_seed(0)) < 0.7
+    layer = BatchNorm(3).double()
+    state = {name: buffer.repeat(4, *[1] * buffer.ndim) for name, buffer in layer.named_buffers()}
+
+    def call(state, x, mask):
+        return torch.func.functional_call(layer, state, (x,), {"mask": mask})
+
+    out = torch.vmap(call)(state, x, mask)
+    for index in range(4):
+        torch.testing.assert_close(out[index], BatchNorm(3).double()(x[index], mask=mask[index]))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"guard": True}, {"ghost_size": 3}])
-def test_compiles_as_one_graph(settings):
+@pytest.mark.parametrize(
+    ("settings", "arguments"),
+    [
+        ({}, {}), ({"guard": True, "debias": True}, {}), ({"ghost_size": 3}, {}), ({"renorm": (3.0, 5.0)}, {}),
+        ({"accumulate": 2}, {}), ({"num_domains": 2}, {"domain": torch.tensor([0, 1, 0, 1, 0, 1, 0])}),
+        ({}, {"mask": torch.arange(7) < 5}),
+    ],
+)  # fmt: skip
+def test_compiles_as_one_graph(settings, arguments):
     torch.compiler.reset()
     layer = BatchNorm(3, **settings)
     twin = copy.deepcopy(layer)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     for seed in range(2):
-        x = torch.randn(7, 3, generator=torch.Generator().manual_seed(seed))
-        torch.testing.assert_close(compiled(x), layer(x))
+        x, y = (randn(7, 3, seed=seed).float().requires_grad_() for _ in range(2))
+        out, expected = compiled(x, **arguments), layer(y, **arguments)
+        torch.testing.assert_close(out, expected)
+        out.sin().sum().backward()
+        expected.sin().sum().backward()
+        torch.testing.assert_close(x.grad, y.grad)
     for one, other in zip(layer.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(one, other)
     torch.compiler.reset()
