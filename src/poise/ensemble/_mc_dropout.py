@@ -41,6 +41,7 @@ def mc_dropout(model: nn.Module) -> Iterator[dict[str, str]]:
             or wrapped; if a module's flag turns on both random numbers and statistics.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(2, 64), nn.BatchNorm1d(64), nn.Dropout(0.5)).train()
         >>> x = torch.ones(4, 2)
         >>> with mc_dropout(model) as found:
