@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,71 +11,72 @@ from torch import Tensor
 MISSING = -(2**63)
 _DAY = 86_400_000_000
 _DAYS_TO_1970 = 719_162  # from the first day of the year 1
-_DAYS_IN_400_YEARS = 146_097
+_DAYS_IN_A_YEAR = 365.2425
 _BEFORE_MONTH = (31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334)
+CYCLES = ("month", "weekday", "day of year", "time of day")
 
 
-def date_numbers(time: Tensor) -> Tensor:
-    """Year and days since 1970 of microseconds since 1970, side by side for each date; NaN where missing.
-
-    Shape:
-        (B, D) int64 in, (B, 2 · D) float64 out.
-    """
-    is_missing = time == MISSING
-    known = torch.where(is_missing, 0, time)
-    parts = torch.stack((_year(_floor(known, _DAY)).double(), known.double() / _DAY), dim=2)
-    return torch.where(is_missing.unsqueeze(2), math.nan, parts).flatten(1)
-
-
-def date_cycles(time: Tensor, *, clock: bool) -> Tensor:
-    """Sine and cosine of month, weekday and day of the year, and of the time of day with `clock`; 0 where missing.
+class DateParts(NamedTuple):
+    """What a network reads of dates.
 
     Shape:
-        (B,) int64 in, (B, 6) or, with `clock`, (B, 8) float64 out.
+        numbers: (B, D, 2), year and days since 1970; NaN where missing.
+        cycles: (B, D, 8), sine and cosine of month, weekday, day of the year and time of day; 0 where missing.
     """
+
+    numbers: Tensor
+    cycles: Tensor
+
+
+def date_parts(time: Tensor) -> DateParts:
+    """The parts of (B, D) int64 microseconds since 1970."""
     is_missing = time == MISSING
     known = torch.where(is_missing, 0, time)
-    day = _floor(known, _DAY)
-    year = _year(day)
-    ordinal = day - _first_day(year)
-    turns = [
-        _month(ordinal, _first_day(year + 1) - _first_day(year) - 365).double() / 12,
-        _rest(day + 3, 7).double() / 7,  # 1970 began on a Thursday
-        ordinal.double() / 365.25,
-    ]
-    if clock:
-        turns.append(_rest(known, _DAY).double() / _DAY)
-    angles = 2 * math.pi * torch.stack(turns, dim=1)
-    cycles = torch.stack((torch.sin(angles), torch.cos(angles)), dim=2).flatten(1)
-    return torch.where(is_missing.unsqueeze(1), 0.0, cycles)
+    day, rest = _split(known)
+    # Beyond microseconds, all integers are so small that float64 holds them and floors their quotients exactly.
+    year, ordinal, length = _year(day)
+    month = (ordinal.unsqueeze(-1) >= _month_starts(length)).sum(-1)
+    turns = (month.double() / 12, _modulo(day + 3, 7) / 7, ordinal / _real(365.25), rest.double() / _real(_DAY))
+    angles = _real(2 * math.pi) * torch.stack(turns, dim=-1)
+    cycles = torch.stack((torch.sin(angles), torch.cos(angles)), dim=-1).flatten(2)
+    gap = is_missing.unsqueeze(-1)
+    # By the inverse, as polars divides: training rows must meet their own quantiles to the last bit.
+    numbers = torch.stack((year, known.double() * _real(1 / _DAY)), dim=-1)
+    return DateParts(torch.where(gap, math.nan, numbers), torch.where(gap, 0.0, cycles))
 
 
-def _floor(whole: Tensor, by: int) -> Tensor:
-    # Runtimes differ in how they round quotients of integers below zero; rounding towards zero is the common ground.
-    quotient = torch.div(whole, by, rounding_mode="trunc")
-    return torch.where(quotient * by > whole, quotient - 1, quotient)
+def _split(time: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole days as float64, and the microseconds of the day."""
+    # Exporters differ in how they divide integers, one does it in float32; in float64 it is off by one at most.
+    day = torch.floor(time.double() / _real(_DAY)).to(time.dtype)
+    rest = time - day * _DAY
+    late, early = (rest >= _DAY).to(time.dtype), (rest < 0).to(time.dtype)
+    return (day + late - early).double(), rest - (late - early) * _DAY
 
 
-def _rest(whole: Tensor, by: int) -> Tensor:
-    return whole - _floor(whole, by) * by
+def _year(day: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The year, the day within it from 0, and its number of days."""
+    near = torch.floor((day + _DAYS_TO_1970) / _real(_DAYS_IN_A_YEAR)) + 1
+    years = near.unsqueeze(-1) + torch.tensor([-1.0, 0.0, 1.0, 2.0], dtype=day.dtype)
+    before = years - 1
+    leaps = torch.floor(before / 4) - torch.floor(before / 100) + torch.floor(before / 400)
+    starts = before * 365 + leaps - _DAYS_TO_1970
+    place = (starts <= day.unsqueeze(-1)).sum(-1, keepdim=True) - 1
+    start, following = (torch.gather(starts, -1, place + shift).squeeze(-1) for shift in (0, 1))
+    return near - 1 + place.squeeze(-1), day - start, following - start
 
 
-def _first_day(year: Tensor) -> Tensor:
-    """Days from 1970 to the first day of a year."""
-    before = year - 1
-    return before * 365 + _floor(before, 4) - _floor(before, 100) + _floor(before, 400) - _DAYS_TO_1970
+def _month_starts(length: Tensor) -> Tensor:
+    """Days before each month but the first, in years of `length` days."""
+    starts = torch.tensor(_BEFORE_MONTH, dtype=length.dtype)
+    after_february = torch.tensor([0.0] + [1.0] * 10, dtype=length.dtype)
+    return starts + (length - 365).unsqueeze(-1) * after_february
 
 
-def _year(day: Tensor) -> Tensor:
-    # The estimate is off by at most one.
-    year = _floor((day + _DAYS_TO_1970) * 400, _DAYS_IN_400_YEARS) + 1
-    year = torch.where(_first_day(year) > day, year - 1, year)
-    return torch.where(_first_day(year + 1) <= day, year + 1, year)
+def _real(number: float) -> Tensor:
+    # Exporters round plain numbers to float32.
+    return torch.tensor(number, dtype=torch.float64)
 
 
-def _month(ordinal: Tensor, is_leap: Tensor) -> Tensor:
-    """The month, from 0, of a day of the year, from 0."""
-    month = torch.zeros_like(ordinal)
-    for number, days in enumerate(_BEFORE_MONTH):
-        month = month + (ordinal >= days + (is_leap if number else 0)).to(ordinal.dtype)
-    return month
+def _modulo(whole: Tensor, by: int) -> Tensor:
+    return whole - torch.floor(whole / by) * by

@@ -19,7 +19,7 @@ _MIDDLE = (
      1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9),
 )  # fmt: skip
 _HALF_WIDTH = 0.425
-_LARGEST_ROOT = 5.0
+_MIDDLE_ROOT = 1.6
 
 
 def normal_quantile(p: Tensor) -> Tensor:
@@ -28,21 +28,20 @@ def normal_quantile(p: Tensor) -> Tensor:
     Reference: Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied Statistics 37,
     1988.
     """
+    # As tensors: exporters round plain numbers to float32.
+    half_width, middle = (torch.tensor(one, dtype=p.dtype) for one in (_HALF_WIDTH, _MIDDLE_ROOT))
     from_middle = p - 0.5
-    near = 0.180625 - from_middle * from_middle
-    central = from_middle * _ratio(_CENTRAL, near)
-    root = torch.sqrt(-torch.log(torch.minimum(p, 1 - p))).clamp(max=_LARGEST_ROOT)
-    tail = torch.sign(from_middle) * _ratio(_MIDDLE, root - 1.6)
-    return torch.where(torch.abs(from_middle) <= _HALF_WIDTH, central, tail)
+    central = from_middle * _ratio(_CENTRAL, half_width * half_width - from_middle * from_middle)
+    root = torch.sqrt(-torch.log(torch.minimum(p, 1 - p)))
+    tail = torch.sign(from_middle) * _ratio(_MIDDLE, root - middle)
+    return torch.where(torch.abs(from_middle) <= half_width, central, tail)
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: Tensor) -> Tensor:
-    above, below = (_polynomial(one, x) for one in coefficients)
+    # As one product with all powers: exporters take their time for every operator of a Horner scheme.
+    square = x * x
+    fourth = square * square
+    low = torch.stack((torch.ones_like(x), x, square, square * x), dim=-1)
+    powers = torch.cat((low, low * fourth.unsqueeze(-1)), dim=-1)
+    above, below = (powers @ torch.tensor(coefficients, dtype=x.dtype).T).unbind(-1)
     return above / below
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Tensor) -> Tensor:
-    value = torch.full_like(x, coefficients[-1])
-    for coefficient in reversed(coefficients[:-1]):
-        value = value * x + coefficient
-    return value

@@ -18,7 +18,6 @@ from poise.data._scale import RobustScale
 from poise.integrations._calendar import MISSING
 
 if TYPE_CHECKING:
-
     from poise.data import Encoder
     from poise.integrations._table_graph import ColumnInput
 

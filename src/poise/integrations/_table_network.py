@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from poise.data import Column, Encoder
 from poise.data._scale import QuantileScale, RobustScale
-from poise.integrations._calendar import MISSING, date_cycles, date_numbers
+from poise.integrations._calendar import MISSING, DateParts, date_parts
 from poise.integrations._normal import normal_quantile
 from poise.nn import TabularNetwork
 from poise.train import Predictor
@@ -54,47 +56,50 @@ class Robust(nn.Module):
 
 
 class Quantile(nn.Module):
-    """`QuantileScale`, with knots found by bisection in all columns at once."""
+    """`QuantileScale`, with knots found among blocks and then within a block."""
 
+    blocks: Tensor
     knots: Tensor
-    padded: Tensor
+    at_knot: Tensor
+    bounds: Tensor
 
     def __init__(self, scale: QuantileScale) -> None:
         super().__init__()
         knots = scale.knots / 4
         self.num_knots = knots.shape[1]
-        width = 1 << (self.num_knots - 1).bit_length()
-        padding = torch.full((len(knots), width - self.num_knots), torch.inf, dtype=torch.float64)
+        self.width = math.isqrt(self.num_knots - 1) + 1
+        padding = torch.full((len(knots), self.width**2 - self.num_knots), torch.inf, dtype=torch.float64)
+        self.register_buffer("blocks", torch.cat((knots, padding), dim=1).unflatten(1, (self.width, self.width)))
         self.register_buffer("knots", knots)
-        self.register_buffer("padded", torch.cat((knots, padding), dim=1))
+        first, last = (torch.searchsorted(knots, knots, side=side) for side in ("left", "right"))
+        # Tied values get the middle of their step.
+        self.register_buffer("at_knot", (first + last - 1).double() / 2 / (self.num_knots - 1))
+        bounds = torch.tensor([_SMALLEST_SHARE, 1 - _SMALLEST_SHARE], dtype=torch.float64)
+        self.register_buffer("bounds", bounds)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, D) scaled numbers for (B, D) raw ones."""
         x = (x / 4).T
-        share = (self._share(x, right=True) + self._share(x, right=False)) / 2
-        return normal_quantile(share.clamp(_SMALLEST_SHARE, 1 - _SMALLEST_SHARE)).T
+        share = self._share(x)
+        # Not `clamp`, whose bounds an exporter rounds to float32.
+        return normal_quantile(torch.minimum(torch.maximum(share, self.bounds[0]), self.bounds[1])).T
 
-    def _share(self, x: Tensor, *, right: bool) -> Tensor:
-        """The share of training values below x; of equal knots the last counts, or the first."""
+    def _share(self, x: Tensor) -> Tensor:
+        """The share of training values below each number of (D, B)."""
         last = self.num_knots - 1
-        before = (self._count(x, right=right) - 1).clamp(0, last - 1)
-        low, high = torch.gather(self.knots, 1, before), torch.gather(self.knots, 1, before + 1)
+        count = self._count(x)
+        before = torch.clamp(count - 1, 0, last)
+        low, high = (torch.gather(self.knots, 1, torch.clamp(before + shift, 0, last)) for shift in (0, 1))
         within = (x - low) / torch.where(high > low, high - low, 1.0)
-        share = (before.double() + within.clamp(0, 1)) / last
-        # On a step the quotient above says nothing, and the end of the step is meant.
-        at_end = x >= high if right else x > high
-        return torch.where(at_end, (before.double() + 1) / last, share)
+        share = torch.where(x == low, torch.gather(self.at_knot, 1, before), (before + within) / last)
+        return torch.where(count == 0, 0.0, torch.where(x > self.knots[:, -1:], 1.0, share))
 
-    def _count(self, x: Tensor, *, right: bool) -> Tensor:
-        """How many knots of its column are below each x, or equal to it with `right`."""
-        count, step = torch.zeros(x.shape, dtype=torch.int64), self.padded.shape[1] // 2
-        while step:
-            knot = torch.gather(self.padded, 1, count + step - 1)
-            is_below = knot <= x if right else knot < x
-            count = count + step * is_below.to(torch.int64)
-            step //= 2
-        knot = torch.gather(self.padded, 1, count)
-        return count + (knot <= x if right else knot < x).to(torch.int64)
+    def _count(self, x: Tensor) -> Tensor:
+        """How many knots of its column are not above each number of (D, B)."""
+        block = torch.clamp((self.blocks[:, :, 0].unsqueeze(1) <= x.unsqueeze(-1)).sum(-1) - 1, min=0)
+        places = block.unsqueeze(-1).expand(-1, -1, self.width)
+        inside = torch.gather(self.blocks, 1, places)
+        return block * self.width + (inside <= x.unsqueeze(-1)).sum(-1)
 
 
 class TableNetwork(nn.Module):
@@ -142,8 +147,8 @@ class TableNetwork(nn.Module):
 
     def _numeric(self, raw: Raw) -> list[Tensor]:
         parts = []
-        dates = None if raw.date is None else date_numbers(raw.date)
-        numbers = [one for one in (raw.number, dates) if one is not None]
+        dates = None if raw.date is None else date_parts(raw.date)
+        numbers = [one for one in (raw.number, dates and dates.numbers.flatten(1)) if one is not None]
         if numbers:
             joined = torch.cat(numbers, dim=1)
             is_missing = joined.isnan()
@@ -151,11 +156,15 @@ class TableNetwork(nn.Module):
             parts.append(scaled if self.numbers is None else self.numbers(scaled))
         if raw.boolean is not None:
             parts.append(torch.where(raw.boolean.isnan(), 0.0, raw.boolean))
-        for index, column in enumerate(self.encoder.schema.of("date")):
-            if raw.date is not None:
-                parts.append(date_cycles(raw.date[:, index], clock=column.name in self.encoder.clocks))
+        parts += [] if dates is None else [self._cycles(dates)]
         gaps = self._gaps(raw)
         return [*parts, torch.stack(gaps, dim=1)] if gaps else parts
+
+    def _cycles(self, dates: DateParts) -> Tensor:
+        """Without the time of day of dates that have none."""
+        columns = self.encoder.schema.of("date")
+        kept = [8 * index + part for index, one in enumerate(columns) for part in range(_parts(one, self.encoder))]
+        return dates.cycles.flatten(1)[:, torch.tensor(kept)]
 
     def _gaps(self, raw: Raw) -> list[Tensor]:
         """1 where a value is missing, for each column with an indicator of gaps."""
@@ -165,3 +174,7 @@ class TableNetwork(nn.Module):
                 cells: Tensor = getattr(raw, kind)[:, index]
                 found[column.name] = cells == MISSING if kind == "date" else cells.isnan()
         return [found[name].double() for name in self.encoder.gaps]
+
+
+def _parts(column: Column, encoder: Encoder) -> int:
+    return 8 if column.name in encoder.clocks else 6
