@@ -187,7 +187,7 @@ def page(found: dict[str, object]) -> str:
         "# How much surgery speeds up, as measured",
         "",
         "`python -m benchmarks.surgery` wrote this page. Ratios are medians of interleaved pairs, with their range; "
-        f"{found['pairs']} pairs each.",
+        f"{found['pairs']} pairs each." + (" This was a short run on small networks." if found["quick"] else ""),
         "",
         "## `accelerate`",
         "",
@@ -249,7 +249,7 @@ def main() -> None:
     pairs, least = (3, 0.01) if options.quick else (options.pairs, 0.5)
     found: dict[str, object] = {
         "machine": describe_machine(), "cores": options.cores, "pairs": pairs, "roofs": roofs(options.cores),
-        "size": 16 if options.quick else 32,
+        "size": 16 if options.quick else 32, "quick": options.quick,
     }  # fmt: skip
     found["training"] = measure_training(pairs, least, options.quick)
     found["folding"] = measure_folding(pairs, least, options.quick)

@@ -83,7 +83,9 @@ def _chain(graph: Graph, norm: Node) -> Chain | None:
     if dropout is None or type(dropout.module) is not nn.Dropout or not 0 < dropout.module.p < 1:
         return None
     chain = Chain(norm, activation, dropout)
-    return None if any(_has_hooks(node.module) for node in chain.nodes) else chain
+    # A norm in eval mode beside a dropout in training is frozen; one layer has one mode.
+    apart = norm.module is None or norm.module.training != dropout.module.training
+    return None if apart or any(_has_hooks(node.module) for node in chain.nodes) else chain
 
 
 def _is_fusable(node: Node) -> bool:

@@ -51,8 +51,8 @@ def affine_of(norm: nn.Module) -> tuple[Tensor, Tensor] | str:
         mean = torch.zeros_like(scale)
     elif mean is None or var is None:
         return "it has no running statistics and normalizes by each batch"
-    elif mean.ndim != 1:
-        return "it has more than one set of running statistics"
+    elif isinstance(norm, BatchNorm) and norm.num_domains:
+        return "it has running statistics for each domain"
     else:
         scale = (var + float(_of(norm, "eps"))).rsqrt()
     scale = scale if weight is None else weight * scale

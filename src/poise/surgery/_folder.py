@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from poise.nn import NormActDropout, Stochastic, make_activation
+from poise.nn import BatchNorm, NormActDropout, Stochastic, make_activation
 from poise.surgery._channels import as_map, channels_after, moves_between
 from poise.surgery._edit import Replace, is_observed
 from poise.surgery._fold_plan import FoldPlan, FoldStep
@@ -22,6 +22,7 @@ from poise.surgery._fold_rules import (
     shift_fails,
     takes_affine,
 )
+from poise.surgery._freeze import is_frozen
 from poise.surgery._graph import Graph, Node
 from poise.surgery._kinds import TORCH_BATCH_NORM, TORCH_DROPOUT
 
@@ -129,7 +130,7 @@ class Folder:
 
     def _into_neighbors(self, norm: nn.Module, scale: Tensor, shift: Tensor) -> None:
         calls = self.graph.calls_of(norm)
-        if is_observed(norm):
+        if is_observed(norm) and not _is_only_held(norm):
             raise _StaysError("it has hooks")
         if any(len(call.arguments[0]) != 1 or call.arguments[1] for call in calls):
             raise _StaysError("it is called with more than its input")
@@ -245,6 +246,12 @@ def _agreed(found: list[Tensor | None], name: str) -> Tensor:
 
 def _kind(node: Node) -> str:
     return node.op if node.module is None else type(node.module).__name__
+
+
+def _is_only_held(norm: nn.Module) -> bool:
+    """Whether its one hook is that of `freeze`, which an inference needs no more."""
+    hooks = len(norm._forward_pre_hooks) + len(norm._forward_hooks)
+    return hooks == 1 and not isinstance(norm, BatchNorm) and is_frozen(norm)
 
 
 def _is_noise(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 import poise.nn as pn
 from poise._errors import ConfigError, DataError, SurgeryError
-from poise.surgery import _accelerate, _chains
+from poise.surgery import _accelerate, _chains, freeze
 from poise.surgery._accelerate import accelerate
 from poise.surgery._edit import Attach, apply_edits
 from poise.surgery._swap import FastDropout
@@ -259,6 +259,16 @@ def test_hooks_and_what_poise_apply_attached_stay():
     assert [*model.state_dict()] == keys
     edits.undo()
     assert type(model[0].norm) is nn.BatchNorm1d
+
+
+@pytest.mark.usefixtures("any_size")
+def test_frozen_norms_stay():
+    model = mlp()
+    model[1].eval()
+    freeze(model, "5")
+    accelerate(model, example=randn(12, 8))
+    assert kinds(model)[1:8] == [nn.BatchNorm1d, nn.ReLU, pn.Dropout, nn.Linear, nn.BatchNorm1d, nn.ReLU, pn.Dropout]
+    assert [model[1].training, model[3].training] == [False, True]
 
 
 @pytest.mark.usefixtures("any_size")

@@ -10,7 +10,7 @@ from torch.nn.utils import parametrizations
 
 import poise.nn as pn
 from poise._errors import ConfigError, DataError, SurgeryError
-from poise.surgery import _edit
+from poise.surgery import _edit, freeze
 from poise.surgery._fold import fold, fold_plan
 
 NORMS = (nn.modules.batchnorm._BatchNorm, pn.BatchNorm, pn.NormActDropout)
@@ -320,6 +320,17 @@ def test_subclasses_that_compute_the_same_are_folded():
     made = folded(nn.Sequential(Depthwise(4), Norm(4), nn.ReLU(), Depthwise(4), nn.BatchNorm2d(4)), randn(2, 4, 9, 9))
     assert type(made[0]) is Depthwise
     folded(nn.Sequential(Depthwise(4), Norm(4), Tilted(4, 4, 3), Norm(4)), randn(2, 4, 9, 9), left=1)
+
+
+def test_frozen_norms_are_folded_and_those_of_domains_stay():
+    for norm in (nn.BatchNorm1d(4), pn.BatchNorm(4), pn.NormActDropout(4, 0.5)):
+        model = nn.Sequential(nn.Linear(3, 4), norm)
+        freeze(model, "norm")
+        folded(model, randn(6, 3))
+    model = nn.Sequential(nn.Linear(3, 4), pn.BatchNorm(4, num_domains=2))
+    model[1].domain = 1
+    folded(model, randn(6, 3), left=1)
+    assert "for each domain" in str(fold_plan(model, randn(6, 3)))
 
 
 def test_statistics_that_are_not_finite_stay():
