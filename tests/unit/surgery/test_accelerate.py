@@ -425,3 +425,12 @@ def test_random_state_and_statistics_of_the_model_stay_as_they_were():
     torch.testing.assert_close(model.state_dict(), state, rtol=0, atol=0)
     assert torch.equal(seed, torch.get_rng_state())
     assert all(one.grad is None for one in model.parameters())
+
+
+def test_a_compiled_network_keeps_torchs_functional_dropout():
+    """Hooks step aside while torch traces; the rate is right, and one graph holds all."""
+    model = Functional()
+    accelerate(model, example=randn(4096, 16))
+    compiled = torch.compile(model.train(), backend="eager", fullgraph=True)
+    assert 0.48 < float((compiled(randn(4096, 16)) == 0).float().mean()) < 0.52
+    assert torch.overrides._get_current_function_mode_stack() == []
