@@ -139,9 +139,15 @@ class _Undropped(TorchFunctionMode):
     """Within it torch's dropout drops nothing; layers of Poise are silenced one by one."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if func is functional.dropout:
-            return args[0] if args else (kwargs or {})["input"]
-        return func(*args, **(kwargs or {}))
+            return args[0] if args else kwargs["input"]
+        if func is functional.scaled_dot_product_attention:
+            # Its p is often that of a layer which is itself never called.
+            if len(args) > 4:
+                return func(*args[:4], 0.0, *args[5:], **kwargs)
+            return func(*args, **kwargs | {"dropout_p": 0.0})
+        return func(*args, **kwargs)
 
 
 def _silence(model: nn.Module) -> None:
