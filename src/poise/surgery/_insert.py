@@ -85,27 +85,42 @@ def _attach(
         refusal = spot.refusal if layer is not None else _why_none(method, spot)
         if refusal:
             work.note(method, spot.node.name, refusal)
-        elif layer is not None and not _acts(method, spot):
-            work.keep(method, spot.node.name, f"the strength of {type(method).__name__} is 0 here")
         elif layer is not None:
             wanted[spot.node] = (spot, layer)
     made: list[tuple[Node, nn.Module]] = []
     done: set[Node] = set()
-    known = {origin(node) for node in wanted}
     for node, (spot, layer) in wanted.items():
         if origin(node) in done:
             continue
-        place = next((one for one in places_of(graph, node) if touched_by(graph, one) <= known), None)
-        if place is None and node.op == "input" and node.index == 0 and work.by_position:
-            place = Place("", before=True)
-        if place is None:
+        place, together = _place(node, list(wanted.values()), graph, work)
+        done.update(origin(one.node) for one in together)
+        # A module that is called several times has one layer, of the strength that its calls have on average.
+        depth = sum(one.site.depth for one in together) / len(together)
+        shared = replace(spot, site=replace(spot.site, depth=depth)) if len(together) > 1 else spot
+        chosen = layer if shared is spot else method.layer(shared.site)
+        if place is None or chosen is None:
             work.note(method, node.name, "no module returns this value alone, or is the only one to take it")
-            continue
-        touched = touched_by(graph, place)
-        done |= {origin(node), *touched}
-        _plan_layer(method, spot, layer, place, model, work)
-        made.extend((one, layer) for one in touched)
+        elif not _acts(method, shared):
+            work.keep(method, node.name, f"the strength of {type(method).__name__} is 0 here")
+        else:
+            _plan_layer(method, shared, chosen, place, model, work)
+            made.extend((one.node, chosen) for one in together)
     return made
+
+
+def _place(
+    node: Node, wanted: Sequence[tuple[Spot, nn.Module]], graph: Graph, work: Work
+) -> tuple[Place | None, list[Spot]]:
+    """Where a layer for `node` is attached, and all spots that it then serves."""
+    spots = {origin(spot.node): spot for spot, _ in wanted}
+    own = spots[origin(node)]
+    elementwise = own.site.kind == "input" or (own.site.kind == "hidden" and own.site.layout != "maps")
+    for place in places_of(graph, node, elementwise=elementwise):
+        touched = touched_by(graph, place)
+        if touched <= set(spots):
+            return place, [spots[one] for one in spots if one in touched]
+    is_first = node.op == "input" and node.index == 0 and work.by_position
+    return (Place("", before=True) if is_first else None), [own]
 
 
 def _acts(method: NetworkMethod, spot: Spot) -> bool:

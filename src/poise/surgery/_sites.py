@@ -84,22 +84,34 @@ def chain_of(node: Node) -> list[Node]:
     return chain
 
 
-def places_of(graph: Graph, node: Node) -> list[Place]:
-    """Where a layer can be attached so that it changes what `node` returns, best first."""
+def places_of(graph: Graph, node: Node, *, elementwise: bool) -> list[Place]:
+    """Where a layer can be attached so that it changes what `node` returns, best first.
+
+    Args:
+        graph: That `node` is of.
+        node: Any.
+        elementwise: Whether the layer treats all elements alike, so that a reshaped value will do.
+    """
+
+    def fits(value: Node) -> bool:
+        if value is node or elementwise:
+            return True
+        return node.shape is not None and value.shape == node.shape and not _is_turned(value, node)
+
     chain = chain_of(node)
     layers = [one for one in chain if one.module is not None and not isinstance(one.module, SEVERAL_OUTPUTS)]
-    rows = node.shape[:1] if node.shape is not None else None
-    found = [Place(one.name) for one in layers if one.shape is None or one.shape[:1] == rows]
+    found = [Place(one.name) for one in layers if fits(one)]
     users = takers(node)
     if len(users) == 1 and not graph.feeds_output(node):
         user = users[0]
         # A hook before a module changes its first argument, if that is given by position.
         given = [origin(one) for one in user.inputs]
-        if user.module is not None and user.arguments[0] and given[0] is origin(node) and given.count(given[0]) == 1:
+        is_only = given[:1] == [origin(node)] and given.count(given[0]) == 1
+        if user.module is not None and user.arguments[0] and is_only and fits(user.inputs[0]):
             found.append(Place(user.name, before=True))
-    names = [name for one in chain for name in one.returned_by] + _returned_by(node)
-    found.extend(Place(name) for name in dict.fromkeys(names) if name)
-    return found
+    returned = [one for one in (*chain, *_moved(node)) if fits(one)]
+    names = dict.fromkeys(name for one in returned for name in one.returned_by if name)
+    return found + [Place(name) for name in names]
 
 
 def touched_by(graph: Graph, place: Place) -> set[Node]:
@@ -257,10 +269,19 @@ def _through(node: Node, passes: Callable[[Node], bool], wanted: Callable[[Node]
             waiting.extend(one.users)
 
 
-def _returned_by(node: Node) -> list[str]:
-    """Modules that return what `node` does, as it is or moved."""
-    found = list(node.returned_by)
+def _moved(node: Node) -> Iterator[Node]:
+    """Everything that is `node` moved."""
     for user in node.users:
         if user.moves:
-            found.extend(_returned_by(user))
-    return found
+            yield user
+            yield from _moved(user)
+
+
+def _is_turned(one: Node, other: Node) -> bool:
+    """Whether axes may have changed places between two values of which one is the other moved."""
+    later, earlier = (one, other) if one.index > other.index else (other, one)
+    while later is not earlier and later.inputs:
+        if later.op in ("permute", "transpose", "swapaxes", "movedim", "t", "T", "mT"):
+            return True
+        later = later.inputs[0]
+    return False

@@ -220,6 +220,26 @@ def test_a_shared_module_gets_its_layer_once():
     assert isinstance(model[4].poise_dropout, DropoutLayer)
 
 
+def test_a_shared_block_gets_the_mean_strength_of_its_calls():
+    block = Residual(3, 3)
+    model = nn.Sequential(block, block, Residual(3, 3))
+    insert(model, torch.zeros(2, 3, 4, 4), DropPath(p=0.4))
+    assert [one.p for one in model.modules() if isinstance(one, DropPathLayer)] == pytest.approx([0.1, 0.4])
+
+
+def test_maps_that_are_flattened_at_once_lose_no_single_elements():
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Linear(16, 2)
+
+        def forward(self, x):
+            return self.head(functional.relu(self.conv(x)).flatten(1))
+
+    with pytest.warns(PoiseWarning, match="Dropout found no place in Flat: no module returns this value alone"):
+        insert(Flat(), torch.zeros(2, 3, 4, 4), Dropout(p=0.2))
+
+
 def test_noise_goes_to_the_first_layer():
     model = mlp()
     insert(model, torch.zeros(3, 4), GaussianNoise(std=0.1))

@@ -48,7 +48,7 @@ def test_a_norm_goes_between_kernel_and_activation():
     graph = graph_of(nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)), torch.zeros(3, 4))
     (spot,) = norm_spots(graph)
     assert (spot.node.name, spot.site.num_features, spot.site.layout, spot.refusal) == ("0", 8, "rows", "")
-    assert places_of(graph, spot.node)[0] == Place("0")
+    assert places_of(graph, spot.node, elementwise=True)[0] == Place("0")
 
 
 def test_a_norm_follows_the_activation_where_others_do():
@@ -115,15 +115,31 @@ def test_functions_are_reached_through_their_only_consumer():
     graph = graph_of(model, torch.zeros(3, 4))
     (spot,) = hidden_spots(graph)
     assert spot.node.op == "relu"
-    assert places_of(graph, spot.node) == [Place("two", before=True)]
+    assert places_of(graph, spot.node, elementwise=True) == [Place("two", before=True)]
     assert touched_by(graph, Place("two", before=True)) == {spot.node}
+
+
+def test_a_layer_for_maps_does_not_go_where_they_are_reshaped_or_turned():
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv1d(4, 4, 1), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.head(functional.relu(self.conv(x)).transpose(1, 2).contiguous())
+
+    graph = graph_of(Turned(), torch.zeros(3, 4, 4))  # as long as it is wide, so that the shape tells nothing
+    (spot,) = hidden_spots(graph)
+    assert spot.site.layout == "maps"
+    assert places_of(graph, spot.node, elementwise=False) == []
+    assert places_of(graph, spot.node, elementwise=True) == [Place("head", before=True)]
 
 
 def test_a_written_out_activation_is_one_spot():
     graph = graph_of(nn.Sequential(nn.Linear(4, 4), Formula(), nn.Linear(4, 2)), torch.zeros(3, 4))
     (spot,) = hidden_spots(graph)
     assert spot.node.returned_by == ["1"]
-    assert Place("1") in places_of(graph, spot.node)
+    assert Place("1") in places_of(graph, spot.node, elementwise=True)
 
 
 def test_what_is_returned_is_next_to_the_output():
