@@ -36,6 +36,8 @@ class Repeats:
 
 def _may_be_repeated() -> bool:
     """Whether this pass is checkpointed, or repeats one that was."""
+    if torch.compiler.is_compiling():
+        return False
     # Private in torch, whose checkpointing has no public mark. It either saves no tensors, or hooks into saving them.
     hooks = torch._C._autograd._top_saved_tensors_default_hooks(True)
     return hooks is not None or not torch.is_grad_enabled() or is_repeated()
