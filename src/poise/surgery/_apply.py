@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from poise._checks import Interval, check_integer
-from poise._errors import ConfigError, PoiseWarning
+from poise._errors import ConfigError, DataError, PoiseError, PoiseWarning
 from poise._random import Key
 from poise.methods import SWA, AverageMethod, Method, NetworkMethod, Site
 from poise.surgery._edit import apply_edits, check_editable, eval_outputs
@@ -62,6 +62,7 @@ def apply(
 
     Raises:
         ConfigError: If a setting is out of range, methods exclude each other, or the model cannot be changed.
+        DataError: If the model fails on the example.
         SurgeryError: If the change was not made; the model is as it was.
 
     Warns:
@@ -84,7 +85,7 @@ def apply(
     _check(recipe, model, num_steps, epoch_steps, num_classes)
     methods = recipe.methods
     network_methods = [one for one in methods if isinstance(one, NetworkMethod)]
-    outputs = None if example is None else eval_outputs(model, example)
+    outputs = None if example is None else _outputs(model, example)
     work = _planned(network_methods, model, example)
     course = Course(
         num_steps, epoch_steps or 1, num_classes or _num_classes(outputs), recipe.optimizer.bias_lr, _key_of_rank(seed)
@@ -98,6 +99,18 @@ def _planned(methods: Sequence[NetworkMethod], model: nn.Module, example: Any) -
     if not methods:
         return Work()
     return plan(methods, model, graph_of(model, example), by_position=not isinstance(example, Mapping))
+
+
+def _outputs(model: nn.Module, example: Any) -> list[Tensor]:
+    try:
+        return eval_outputs(model, example)
+    except PoiseError:
+        raise
+    except Exception as error:  # whatever the model's own code raises
+        raise DataError(
+            f"{type(model).__name__} fails on the example: {error}", where="poise.apply",
+            repair="Give a batch that the model can be called with.",
+        ) from error  # fmt: skip
 
 
 def _check(

@@ -41,6 +41,13 @@ class DecayGroups:
         groups: For torch, each with its "role".
         num_steps: Optimizer steps of the training; None if not known.
         invariant: Kernels whose size has no effect.
+
+    Example:
+        >>> groups = decay_groups(nn.Linear(2, 3), 0.1, weight_decay=0.5, num_steps=20)
+        >>> [(group["role"], group["weight_decay"]) for group in groups]
+        [('kernel', 0.5), ('bias', 0.0)]
+        >>> round(groups.shrink("kernel"), 4)
+        0.3679
     """
 
     def __init__(self, groups: list[dict[str, Any]], num_steps: int | None, invariant: list[ScaleInvariant]) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import poise
-from poise import ConfigError, PoiseWarning, Recipe, SurgeryError
+from poise import ConfigError, DataError, PoiseWarning, Recipe, SurgeryError
 from poise.functional.schedule import Linear
 from poise.methods import (
     EMA,
@@ -132,6 +132,25 @@ def test_what_cannot_be_done_is_refused_by_name(name):
     recipe, model, settings, message = REFUSED[name]
     with pytest.raises(ConfigError, match=message):
         poise.apply(recipe(), model(), **settings)
+
+
+def test_an_example_that_does_not_fit_is_refused():
+    model = mlp()
+    before = picture(model)
+    with pytest.raises(DataError, match="Sequential fails on the example"):
+        poise.apply(Recipe(methods=FULL), model, example=torch.zeros(2, 5))
+    assert_same(before, picture(model))
+
+
+def test_a_second_recipe_sets_what_the_first_put_in():
+    model, x = mlp(), torch.zeros(2, 4)
+    first = poise.apply(Recipe(methods=(Dropout(p=0.3),)), model, example=x)
+    second = poise.apply(Recipe(methods=(Dropout(p=0.4),)), model, example=x)
+    assert model[1].poise_dropout.p == 0.4
+    second.undo()
+    assert model[1].poise_dropout.p == 0.3
+    first.undo()
+    assert repr(model) == repr(mlp())
 
 
 def test_a_method_without_a_place_is_warned_of():
