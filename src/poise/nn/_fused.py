@@ -10,6 +10,7 @@ from poise._errors import ConfigError
 from poise._random import Key
 from poise.kernels import ops
 from poise.nn._activation import ACTIVATIONS, make_activation
+from poise.nn._repeated import is_repeated
 from poise.nn._stochastic import Stochastic
 
 _PROBABILITY = Interval(0, 1, high_open=True)
@@ -120,7 +121,7 @@ class NormActDropout(Stochastic):
         mean, rstd = (None, None) if trains else self._running()
         draws = ops.settings(key.seed, key.step, p, self.eps, x.device)
         y, mean, rstd = ops.layer(rows, self.weight, self.bias, mean, rstd, draws, self.norm, self.activation)
-        if trains:
+        if trains and not is_repeated():
             self._track(mean.squeeze(0), rstd.squeeze(0), num_rows)
         return y if x.ndim == 2 else y.movedim(-1, 1)
 

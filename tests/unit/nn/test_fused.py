@@ -138,8 +138,10 @@ def test_compile_and_export():
         for _ in range(12):  # more steps than torch compiles versions
             assert torch.equal(compiled(x), twin(x))
     assert torch.equal(layer.running_var, twin.running_var)
-    program = torch.export.export(layer.eval(), (x,))
-    assert torch.equal(program.module()(x), layer(x))
+    layer, x = layer.double().eval(), x.double()
+    program = torch.export.export(layer, (x,))
+    assert "poise" not in str(program.graph)  # other runtimes know torch's operators only
+    torch.testing.assert_close(program.module()(x), layer(x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +163,17 @@ def test_another_number_of_channels_is_refused():
 def test_what_it_prints():
     text = "6, p=0.5, activation='relu', norm='batch', eps=1e-05, momentum=0.1"
     assert repr(NormActDropout(6)) == f"NormActDropout({text})"
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_pass_that_checkpointing_repeats_moves_nothing(reentrant):
+    layer = NormActDropout(6, 0.5, key=Key(2))
+    twin, x = copy.deepcopy(layer), torch.randn(8, 6, requires_grad=True)
+    y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=reentrant)
+    expected = twin(x)
+    (gradient,) = torch.autograd.grad(expected.square().sum(), x)
+    y.square().sum().backward()
+    assert torch.equal(y, expected)
+    assert torch.equal(x.grad, gradient)
+    assert all(map(torch.equal, layer.buffers(), twin.buffers()))
+    assert layer.step == twin.step == 1
