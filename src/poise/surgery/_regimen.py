@@ -150,7 +150,7 @@ class Regimen:
             ConfigError: If a method needs outputs and targets and they are not given.
         """
         methods = [one.at(self._clock.progress) for one in self._of(LossMethod)]
-        return penalty_of(methods, self._weights(), outputs, targets)
+        return penalty_of(methods, self._weights() if methods else {}, outputs, targets)
 
     def step(self, optimizer: Optimizer, *, scaler: torch.amp.GradScaler | None = None) -> None:
         """In place of `optimizer.step()`: that, with all that the recipe does before and after it.
