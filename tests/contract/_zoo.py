@@ -7,12 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from poise.surgery import _chains, _swap
+
 ROWS = 6
-FUNCTIONS = ("apply", "layer_norm", "fold", "recalibrate", "accelerate", "freeze", "convert_batch_norm")
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Entry:
         name: Of the architecture.
         make: Builds it.
         batch: Makes an example of `ROWS` rows.
-        refused: For each function that refuses it: a pattern of the error, with the module's name.
-        is_random_in_training: Whether the model draws numbers of its own in training that no seed of layers names.
+        refused: For "apply", "layer_norm", "fold", "recalibrate", "accelerate" or "freeze": a pattern of the error,
+            with the name of the module.
     """
 
     name: str
@@ -70,6 +72,17 @@ def enliven(model: nn.Module) -> nn.Module:
                 elif name == "bias" and parameter.ndim == 1:
                     parameter.normal_(0, 0.2)
     return model
+
+
+def accelerate_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `poise.accelerate` put its kernels where torch's own are as fast: everything here is tiny."""
+    for module, name in (
+        (_chains, "SMALLEST"),
+        (_chains, "FUSED_FROM"),
+        (_chains, "_REROUTED_FROM"),
+        (_swap, "SMALLEST"),
+    ):
+        monkeypatch.setattr(module, name, 1)
 
 
 def images(size: int = 32, channels: int = 3) -> Callable[[], Tensor]:

@@ -16,7 +16,7 @@ import poise
 from poise.methods import BatchNorm, Dropout, DropPath, LayerNorm, MaxNorm, WeightDecay
 from poise.surgery._call import call_model, tensors_of
 from poise.surgery._edit import eval_outputs
-from tests.contract._zoo import ROWS, Entry, is_real, rows
+from tests.contract._zoo import ROWS, Entry, accelerate_at_any_size, is_real, rows
 from tests.contract._zoo_all import ZOO
 from tests.contract._zoo_snapshot import Snapshot
 
@@ -73,6 +73,82 @@ def test_recalibrate(entry: Entry) -> None:
     assert flags == [one.training for one in model.modules()]
 
 
+@every_model
+def test_accelerate_and_undo(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerate_at_any_size(monkeypatch)
+    model, example = entry.build(), entry.example()
+    before, snapshot = eval_outputs(model, example), Snapshot.of(model)
+    with _refusal(entry, "accelerate"):
+        edits = poise.accelerate(model, example=example)
+        snapshot.assert_numbers(model)
+        assert _difference(before, eval_outputs(model, example)) <= 1e-5
+        edits.undo()
+        snapshot.assert_same(model)
+        edits = poise.accelerate(model, example=example)
+        _check_groups(model, poise.decay_groups(model, 0.01))
+        _loss_with_gradients(model, example)
+        edits.undo()
+        snapshot.assert_structure(model)
+        return
+    snapshot.assert_same(model)
+
+
+@every_model
+def test_freeze_and_undo(entry: Entry) -> None:
+    model, example = entry.build(), entry.example()
+    before, snapshot = eval_outputs(model, example), Snapshot.of(model)
+    flags = [one.requires_grad for one in model.parameters()]
+    with _refusal(entry, "freeze"):
+        with poise.freeze(model, "") as frozen:
+            assert not any(one.requires_grad for one in model.parameters())
+            norms = {name for name, one in model.named_modules() if isinstance(one, nn.modules.batchnorm._NormBase)}
+            assert {name for name in norms if model.get_submodule(name).running_mean is not None} == set(
+                frozen.statistics
+            )
+            call_model(model.train(), example)
+            held = {*dict(model.named_parameters()), *(f"{one}.running_mean" for one in frozen.statistics)}
+            held |= {f"{one}.{name}" for one in frozen.statistics for name in ("running_var", "num_batches_tracked")}
+            now = model.state_dict()
+            assert all(torch.equal(now[name], snapshot.numbers[name]) for name in held & set(now))
+            model.load_state_dict(snapshot.numbers)
+            # torch may choose another kernel where no gradient is asked for: rounding, and no more.
+            assert _difference(before, eval_outputs(model, example)) <= 1e-6
+        assert flags == [one.requires_grad for one in model.parameters()]
+    snapshot.assert_same(model)
+    _assert_equal(before, eval_outputs(model, example))
+
+
+@every_model
+def test_convert_batch_norm_and_back(entry: Entry) -> None:
+    model, example = entry.build(torch.float64), entry.example(torch.float64)
+    before, snapshot = eval_outputs(model, example), Snapshot.of(model)
+    if not any(isinstance(one, _Norms) for one in model.modules()):
+        with pytest.raises(poise.ConfigError, match="batch normalization"):
+            poise.convert_batch_norm(model)
+        snapshot.assert_same(model)
+        return
+    edits = poise.convert_batch_norm(model, example=example)
+    assert not any(isinstance(one, _Norms) for one in model.modules())
+    snapshot.assert_numbers(model)
+    assert _difference(before, eval_outputs(model, example)) <= 1e-12
+    edits.undo()
+    snapshot.assert_same(model)
+
+    poise.convert_batch_norm(model)
+    trained = entry.build(torch.float64)
+    for one in (model, trained):
+        _loss_with_gradients(one, example)
+    for name, value in trained.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, rtol=1e-9, atol=1e-9)
+    kinds = {name: type(one) for name, one in trained.named_modules() if isinstance(one, _Norms)}
+    kept = {edit.where for edit in poise.restore_batch_norm(model, example).edits if "not reach" in edit.why}
+    for name, kind in kinds.items():
+        assert name in kept or type(model.get_submodule(name)) is kind, name
+    assert len(kept) < len(kinds)
+    assert list(model.state_dict()) == list(trained.state_dict())
+    assert _difference(eval_outputs(trained, example), eval_outputs(model, example)) <= 1e-9
+
+
 def _check_apply(entry: Entry, function: str, recipe: poise.Recipe, *, bound: float) -> None:
     model, example = entry.build(), entry.example()
     before, snapshot = eval_outputs(model, example), Snapshot.of(model)
@@ -109,18 +185,23 @@ def _check_groups(model: nn.Module, groups: Iterable[dict[str, Any]]) -> None:
 
 def _train_a_step(model: nn.Module, regimen: poise.Regimen, example: Any) -> None:
     optimizer = torch.optim.AdamW(regimen.param_groups(lr=0.01))
-    model.train()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(2)
-        outputs = [one for one in tensors_of(call_model(model, example)) if is_real(one)]
-        loss = sum((one.square().mean() for one in outputs), torch.zeros(())) + regimen.penalty()
-    loss.backward()
-    gradients = [one.grad for one in model.parameters() if one.grad is not None]
-    assert gradients and all(bool(one.isfinite().all()) for one in gradients)
+    _loss_with_gradients(model, example)
     before = [one.detach().clone() for one in model.parameters()]
     regimen.step(optimizer)
     assert any(not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
     assert all(bool(one.isfinite().all()) for one in tensors_of(model.state_dict()) if is_real(one))
+
+
+def _loss_with_gradients(model: nn.Module, example: Any) -> None:
+    """A pass in training mode and its gradients, which must be finite."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        outputs = [one for one in tensors_of(call_model(model.train(), example)) if is_real(one)]
+    loss = torch.stack([one.square().mean() for one in outputs]).sum()
+    loss.backward()
+    gradients = [one.grad for one in model.parameters() if one.grad is not None]
+    assert gradients
+    assert all(bool(one.isfinite().all()) for one in gradients)
 
 
 @torch.no_grad()
