@@ -105,6 +105,18 @@ def predict(
 
 
 @app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder or bundle.", show_default=False)],
+    out: Annotated[Path, typer.Argument(help="ONNX file to write, for example model.onnx.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write the chosen network of a run as one ONNX file that takes the raw columns."""
+    from poise.cli._export import run_export
+
+    guarded(lambda: run_export(run, out, as_json=as_json), as_json=as_json)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """Show versions and devices, and try whether Poise works on this machine."""
     from poise.cli._doctor import run_doctor

@@ -81,7 +81,6 @@ def capture(
     Raises:
         ExportError: If torch cannot follow the model, or ONNX has no operator for what it does.
     """
-    _check_size(model)
     batch = torch.export.Dim("batch", min=1)
     shapes = tuple(None if name in fixed else {0: batch} for name in example)
     try:
@@ -107,7 +106,15 @@ def capture(
     return proto
 
 
-def _check_size(model: nn.Module) -> None:
+def check_weights(model: nn.Module) -> None:
+    """Raise unless all weights are there, in a dtype that can be compared, and fit a single file.
+
+    Args:
+        model: Any.
+
+    Raises:
+        ConfigError: If not.
+    """
     kept = (*model.parameters(), *model.buffers())
     for one in kept:
         if one.is_meta or one.dtype in (torch.float16, torch.bfloat16):

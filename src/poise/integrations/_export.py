@@ -17,7 +17,7 @@ from poise._checks import Interval, check_real
 from poise._errors import ConfigError, ExportError
 from poise.data import check_columns
 from poise.estimators import PoiseClassifier, PoiseRegressor, load
-from poise.integrations._capture import Flat, capture
+from poise.integrations._capture import Flat, capture, check_weights
 from poise.integrations._extras import need
 from poise.integrations._parity import Session, difference, feed_of, random_tables, similar_rows
 from poise.integrations._table_graph import ColumnInput, build_table_graph, labels_array, table_columns
@@ -142,6 +142,7 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 def _export_module(model: nn.Module, example: Any) -> tuple[ModelProto, float, tuple[ColumnInput, ...]]:
     if example is None:
         raise ConfigError("`example` is missing.", repair="Give a batch that the model can be called with.")
+    check_weights(model)
     flat = Flat(model, example)
     given = dict(zip(flat.names, flat.tensors, strict=True))
     rows = next((len(one) for one in flat.tensors if one.ndim), 0)

@@ -157,6 +157,7 @@ def _numbers(encoder: Encoder, place: int, key: Key, size: int) -> NDArray[np.fl
     """Around what the scale knows of column `place`, half of them exactly there."""
     share, spread = (key.stream(name).uniform(size, dtype=torch.float64).numpy() for name in ("share", "spread"))
     off = key.stream("normal").normal(size, dtype=torch.float64).numpy() * (spread < 0.5)
+    center: Any
     if isinstance(encoder.scale, RobustScale):
         center, scale = (float(one[place]) for one in (encoder.scale.center, encoder.scale.scale))
     else:

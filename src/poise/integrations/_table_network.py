@@ -69,7 +69,7 @@ class Quantile(nn.Module):
         self.num_knots = knots.shape[1]
         self.width = math.isqrt(self.num_knots - 1) + 1
         padding = torch.full((len(knots), self.width**2 - self.num_knots), torch.inf, dtype=torch.float64)
-        self.register_buffer("blocks", torch.cat((knots, padding), dim=1).unflatten(1, (self.width, self.width)))
+        self.register_buffer("blocks", torch.cat((knots, padding), dim=1).reshape(-1, self.width, self.width))
         self.register_buffer("knots", knots)
         first, last = (torch.searchsorted(knots, knots, side=side) for side in ("left", "right"))
         # Tied values get the middle of their step.
@@ -116,8 +116,8 @@ class TableNetwork(nn.Module):
         super().__init__()
         encoder = predictor.encoder
         self.encoder, self.task = encoder, predictor.task
-        is_robust = isinstance(encoder.scale, RobustScale)
-        self.scaling = Robust(encoder.scale) if is_robust else Quantile(encoder.scale)
+        scale = encoder.scale
+        self.scaling = Robust(scale) if isinstance(scale, RobustScale) else Quantile(scale)
         network = copy.deepcopy(predictor.network)
         if not isinstance(network, TabularNetwork):
             raise TypeError(f"{type(network).__name__} is no TabularNetwork")

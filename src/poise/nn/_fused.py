@@ -106,13 +106,14 @@ class NormActDropout(Stochastic):
         """The chain in eval mode by layers of torch, since other runtimes have no kernels of ours."""
         if self.norm == "layer":
             rows = nn.functional.layer_norm(x.movedim(1, -1), (self.num_features,), self.weight, self.bias, self.eps)
-            return make_activation(self.activation)(rows.movedim(-1, 1))
-        mean, var, eps = self.running_mean, self.running_var, self.eps
-        if mean is None or var is None:
-            mean, var, eps = x.new_zeros(self.num_features), x.new_ones(self.num_features), 0.0
-        return make_activation(self.activation)(
-            nn.functional.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, eps)
-        )
+            z = rows.movedim(-1, 1)
+        else:
+            mean, var, eps = self.running_mean, self.running_var, self.eps
+            if mean is None or var is None:
+                mean, var, eps = x.new_zeros(self.num_features), x.new_ones(self.num_features), 0.0
+            z = nn.functional.batch_norm(x, mean, var, self.weight, self.bias, False, 0.0, eps)
+        y: Tensor = make_activation(self.activation)(z)
+        return y
 
     def _chain(self, x: Tensor, key: Key, p: float) -> Tensor:
         rows = x if x.ndim == 2 else x.movedim(1, -1).contiguous()
