@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from poise.surgery import _chains, _swap
 ROWS = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A model of the zoo.
 
@@ -27,19 +29,29 @@ class Entry:
         batch: Makes an example of `ROWS` rows.
         refused: For "apply", "layer_norm", "fold", "recalibrate", "accelerate" or "freeze": a pattern of the error,
             with the name of the module.
+        can_copy: Whether `copy.deepcopy` takes it.
     """
 
     name: str
     make: Callable[[], nn.Module]
     batch: Callable[[], Any]
     refused: Mapping[str, str] = field(default_factory=dict)
+    can_copy: bool = True
 
     def build(self, dtype: torch.dtype = torch.float32) -> nn.Module:
         """The model in training mode, with statistics and affine parameters as after a training."""
+        made = copy.deepcopy(self._prototype) if self.can_copy else self._make()
+        return made.to(dtype).train()
+
+    @functools.cached_property
+    def _prototype(self) -> nn.Module:
+        return self._make()
+
+    def _make(self) -> nn.Module:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             torch.manual_seed(0)
             warnings.simplefilter("ignore")  # advice of other libraries on configurations
-            return enliven(self.make()).to(dtype).train()
+            return enliven(self.make())
 
     def example(self, dtype: torch.dtype = torch.float32) -> Any:
         """The same rows each time."""

@@ -255,7 +255,7 @@ PLAIN = (
     Entry("siamese", _Siamese, lambda: (reals(8)(), reals(8)())),
     Entry("tied", _Tied, lambda: torch.randint(30, (6, 5))),
     Entry("parametrized", _parametrized, reals(8)),
-    Entry("old-weight-norm", _old_weight_norm, reals(8)),
+    Entry("old-weight-norm", _old_weight_norm, reals(8), can_copy=False),
     Entry("module-dict", _Choice, reals(8)),
     Entry("functional", _Functional, reals(8)),
     Entry("lazy", _lazy, reals(8)),
