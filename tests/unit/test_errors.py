@@ -18,6 +18,7 @@ BUILTINS = {
     "TrainingError": RuntimeError,
     "ResumeError": RuntimeError,
     "SurgeryError": RuntimeError,
+    "ExportError": RuntimeError,
 }
 KINDS = [kind for _, kind in inspect.getmembers(_errors, inspect.isclass) if issubclass(kind, PoiseError)]
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BATCHES = (1, 2, 17, 1000)
 _GAP_SHARE = 0.15
+_HUGE_SHARE, _HUGE = 0.02, 1e200
 _UNSEEN = "a category that training never saw"
 _EARLIEST, _LATEST = -700_000, 2_900_000  # days: years 54 to 9909
 Feed = dict[str, NDArray[Any]]
@@ -154,7 +155,7 @@ def _values(encoder: Encoder, column: ColumnInput, key: Key, size: int) -> Any:
 
 
 def _numbers(encoder: Encoder, place: int, key: Key, size: int) -> NDArray[np.float64]:
-    """Around what the scale knows of column `place`, half of them exactly there."""
+    """Around what the scale knows of column `place`, half of them exactly there, and some far away."""
     share, spread = (key.stream(name).uniform(size, dtype=torch.float64).numpy() for name in ("share", "spread"))
     off = key.stream("normal").normal(size, dtype=torch.float64).numpy() * (spread < 0.5)
     center: Any
@@ -164,5 +165,7 @@ def _numbers(encoder: Encoder, place: int, key: Key, size: int) -> NDArray[np.fl
         knots = encoder.scale.knots[place].numpy()
         center = knots[(share * len(knots)).astype(np.int64)]
         scale = float(knots[-1] - knots[0]) / 10
-    values: NDArray[np.float64] = np.nan_to_num(center + (scale or 1.0) * off)
-    return values
+    with np.errstate(over="ignore"):
+        values: NDArray[np.float64] = center + (scale or 1.0) * off
+        values = np.where(spread > 1 - _HUGE_SHARE, values * _HUGE, values)
+    return np.nan_to_num(values)

@@ -17,7 +17,9 @@ from poise.nn import TabularNetwork
 from poise.train import Predictor
 
 _SMALLEST_SHARE = 1e-7
-_FURTHEST = 1e100  # in units of the scale: the limit is reached long before, and squares do not overflow
+# In units of the scale: the limit is reached before, squares do not overflow, and float32, to which exporters round
+# bounds, has it.
+_FURTHEST = 1e9
 
 
 class Raw(NamedTuple):
