@@ -19,6 +19,7 @@ from poise.surgery._ready import check_example, check_materialized, copy_of, exa
 from poise.surgery._swap import FastDropout, Leave
 from poise.surgery._trace import graph_of
 
+_ATTENTION: Any = functional.scaled_dot_product_attention
 _TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 
 
@@ -142,7 +143,7 @@ class _Undropped(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is functional.dropout:
             return args[0] if args else kwargs["input"]
-        if func is functional.scaled_dot_product_attention:
+        if func is _ATTENTION:
             # Its p is often that of a layer which is itself never called.
             if len(args) > 4:
                 return func(*args[:4], 0.0, *args[5:], **kwargs)

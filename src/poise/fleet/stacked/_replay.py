@@ -112,7 +112,7 @@ def _writes(node: fx.Node) -> bool:
 def _captured(run: Function, tensors: list[Any]) -> Function:
     """`run` as a CUDA graph, whose inputs are copied into tensors of its own."""
     own = [one.clone() for one in tensors]
-    side = torch.cuda.Stream()
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call] # torch's own has no types
     side.wait_stream(torch.cuda.current_stream())
     try:
         with torch.cuda.stream(side):
