@@ -45,6 +45,8 @@ def test_fold(entry: Entry, dtype: torch.dtype) -> None:
     model, example = entry.build(dtype), entry.example(dtype)
     before, snapshot = eval_outputs(model, example), Snapshot.of(model)
     with _refusal(entry, "fold"):
+        call_model(model, example)  # with gradients, as right after a training
+        model.load_state_dict(snapshot.numbers)
         folded = poise.fold(model, example)
         assert _difference(before, eval_outputs(folded, example)) <= _FOLD[dtype]
         # Other rows than those that it was verified on.
@@ -79,16 +81,19 @@ def test_accelerate_and_undo(entry: Entry, monkeypatch: pytest.MonkeyPatch) -> N
     model, example = entry.build(), entry.example()
     before, snapshot = eval_outputs(model, example), Snapshot.of(model)
     with _refusal(entry, "accelerate"):
+        call_model(model, example)  # with gradients, as right after a training
+        model.load_state_dict(snapshot.numbers)
         edits = poise.accelerate(model, example=example)
         snapshot.assert_numbers(model)
         assert _difference(before, eval_outputs(model, example)) <= 1e-5
-        edits.undo()
-        snapshot.assert_same(model)
-        edits = poise.accelerate(model, example=example)
         _check_groups(model, poise.decay_groups(model, 0.01))
         _loss_with_gradients(model, example)
+        learned = {name: value.clone() for name, value in model.state_dict().items()}
         edits.undo()
         snapshot.assert_structure(model)
+        assert all(torch.equal(value, learned[name]) for name, value in model.state_dict().items())
+        model.load_state_dict(snapshot.numbers)
+        _assert_equal(before, eval_outputs(model, example))
         return
     snapshot.assert_same(model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from poise._errors import ConfigError, DataError, SurgeryError
 from poise.surgery._call import tensors_of
@@ -31,8 +31,11 @@ def check_example(example: Any) -> None:
 
 def copy_of(model: nn.Module) -> nn.Module:
     """A deep copy; SurgeryError where a part of the model refuses."""
+    # What is made of parameters anew in each pass, as by torch.nn.utils.weight_norm: deepcopy takes leaves alone.
+    attributes = [one for module in model.modules() for one in vars(module).values()]
+    made = {id(one): one.detach().clone() for one in attributes if isinstance(one, Tensor) and not one.is_leaf}
     try:
-        return deepcopy(model)
+        return deepcopy(model, made)
     except Exception as error:  # whatever the parts of a foreign model raise
         raise SurgeryError(f"{type(model).__name__} cannot be copied: {error}", repair="Mend its deepcopy.") from error
 
