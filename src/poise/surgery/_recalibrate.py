@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from poise._checks import check_type
+from poise._errors import PoiseWarning
 from poise.surgery._call import Call, call_model
 from poise.surgery._feed import Feed, Mask, Seen, check_batches, is_single
 from poise.surgery._freeze import is_frozen
@@ -66,6 +68,9 @@ def recalibrate(
         DataError: If there is no batch, the model does not take one, `mask` does not fit, values are not finite, a
             layer has one value for each channel, or several passes are needed and cannot be had. The model is as it
             was then.
+
+    Warns:
+        PoiseWarning: If layers that feed themselves did not settle.
 
     Example:
         >>> model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(1))
@@ -152,7 +157,18 @@ def _in_turn(feed: Feed, ranks: Ranks) -> _Meters:
             moved |= _is_moved(before, statistics_of(layer))
         if not moved:
             break
+    else:
+        _warn_of_moving([meters[layer].name for layer, _ in order[first:]])
     return meters
+
+
+def _warn_of_moving(names: Sequence[str]) -> None:
+    if names:
+        warnings.warn(
+            f"Statistics of {', '.join(names)} still moved after {_MOST_SWEEPS} sweeps: a layer that is called several "
+            "times feeds itself. They are close to what they would become, and not exact.",
+            PoiseWarning, stacklevel=4,
+        )  # fmt: skip
 
 
 def _settled(feed: Feed, layer: BatchNormLayer, ranks: Ranks, *, once: bool) -> Meter:

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import update_bn
 
-from poise import ConfigError, DataError
+from poise import ConfigError, DataError, PoiseWarning
 from poise.nn import BatchNorm, NormActDropout
-from poise.surgery import freeze, recalibrate, recalibrate_outputs
+from poise.surgery import _recalibrate, freeze, recalibrate, recalibrate_outputs
 
 KINDS = [BatchNorm, nn.BatchNorm1d, nn.SyncBatchNorm]
 
@@ -201,6 +201,13 @@ class TestCalls:
         given = torch.cat([block[0](x), block[0](block.eval()(x))])
         assert (block[1].running_mean - given.mean(0)).abs().max() < 1e-8
         assert (block[1].running_var - given.var(0, correction=0)).abs().max() < 1e-8
+
+    def test_what_has_not_settled_is_said(self, monkeypatch):
+        monkeypatch.setattr(_recalibrate, "_MOST_SWEEPS", 1)
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 3)).double()
+        with pytest.warns(PoiseWarning, match=r"0\.1 still moved after 1 sweeps"):
+            recalibrate(nn.Sequential(block, block), randn(20, 3).split(6))
 
     @pytest.mark.parametrize("form", ["dict", "extra", "list", "call"])
     def test_batches_of_any_form(self, form):
