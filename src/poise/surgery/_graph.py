@@ -13,7 +13,11 @@ from torch import nn
 _MOVES = {
     *("view", "reshape", "flatten", "unflatten", "contiguous", "permute", "transpose", "swapaxes", "movedim", "t", "T"),
     *("squeeze", "unsqueeze", "mT", "clone", "detach", "to", "float", "half", "bfloat16", "type_as", "view_as"),
+    "reshape_as",
 }  # fmt: skip
+
+# Of their second tensor they take the shape or type alone.
+LIKE_ANOTHER = {"reshape_as", "view_as", "expand_as", "type_as"}
 
 
 @dataclass(eq=False)

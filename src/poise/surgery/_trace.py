@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from poise._errors import ConfigError
 from poise.surgery._call import call_model, tensors_of
-from poise.surgery._graph import Graph, Node
+from poise.surgery._graph import LIKE_ANOTHER, Graph, Node
 from poise.surgery._modes import modes
 
 _IN_PLACE = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")}
@@ -85,7 +85,8 @@ def _read(model: nn.Module) -> Graph:
     for one in traced.nodes:
         if one.op == "get_attr":
             continue
-        inputs = tuple(made[source] for source in one.all_input_nodes if source in made)
+        sources = one.all_input_nodes[:1] if one.target in LIKE_ANOTHER else one.all_input_nodes
+        inputs = tuple(made[source] for source in sources if source in made)
         if one.op == "output":
             for source in inputs:
                 source.is_output = True
@@ -147,7 +148,7 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if self._layers:
             return func(*args, **kwargs)
-        before = list(self._inputs((args, kwargs)))
+        before = list(self._inputs(args[:1] if _name_of(func) in LIKE_ANOTHER else (args, kwargs)))
         output = func(*args, **kwargs)
         if tensors_of(output):
             if not _works_in_place(func):
