@@ -72,8 +72,14 @@ def rows(batch: Any, start: int, stop: int) -> Any:
 
 @torch.no_grad()
 def enliven(model: nn.Module) -> nn.Module:
-    """Normalizations with random scales, shifts and statistics, so that nothing is the identity by chance."""
+    """Kernels that keep the size of what they are given, so that outputs depend on inputs; random statistics, scales
+    and shifts, so that no normalization is the identity by chance."""
     for module in model.modules():
+        if isinstance(module, nn.Linear | nn.modules.conv._ConvNd) and "weight" in module._parameters:
+            module.weight.normal_(0, (2 / module.weight[0].numel()) ** 0.5)
+        for name, parameter in module.named_parameters(recurse=False):
+            if "scale" in name or "lambda" in name:  # of whole branches, which begin next to nothing
+                parameter.uniform_(0.5, 1)
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2)

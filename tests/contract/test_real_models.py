@@ -30,6 +30,12 @@ every_model = pytest.mark.parametrize("entry", ZOO, ids=[one.name for one in ZOO
 
 
 @every_model
+def test_outputs_depend_on_the_rows(entry: Entry) -> None:
+    first = next(one for one in eval_outputs(entry.build(), entry.example()) if is_real(one))
+    assert float(first.std(0).max()) > 1e-3 * float(first.abs().max())  # a hundred times what folding may change
+
+
+@every_model
 def test_apply_and_undo(entry: Entry) -> None:
     _check_apply(entry, "apply", _BATCH, bound=1e-5)
 
