@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from poise.surgery import _chains, _swap
+from poise.surgery._acceleration import _chains, _swap
 
 ROWS = 6
 

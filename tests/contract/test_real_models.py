@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import poise
 from poise.methods import BatchNorm, Dropout, DropPath, LayerNorm, MaxNorm, WeightDecay
-from poise.surgery._call import call_model, tensors_of
 from poise.surgery._edit import eval_outputs
+from poise.surgery._graph._call import call_model, tensors_of
 from tests.contract._zoo import ROWS, Entry, accelerate_at_any_size, is_real, rows
 from tests.contract._zoo_all import ZOO
 from tests.contract._zoo_snapshot import Snapshot

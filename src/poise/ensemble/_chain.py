@@ -15,8 +15,8 @@ from poise._errors import SurgeryError
 from poise.ensemble._sources import draws, dropout_p, is_source
 from poise.kernels.reference import MASK_LEVELS, drop_threshold
 from poise.nn import ACTIVATIONS, Dropout, Linear, NormActDropout, Stochastic
-from poise.surgery._graph import Node
-from poise.surgery._trace import record
+from poise.surgery._graph._graph import Node
+from poise.surgery._graph._trace import record
 
 Pointwise = Callable[[Tensor, Tensor | None], Tensor]
 """Of values (K, B) and the features they belong to, None for all; it may change the values in place."""

@@ -19,7 +19,7 @@ from poise.ensemble._prediction import Gathered, Kind, MCPrediction
 from poise.ensemble._prefix import Prefix
 from poise.ensemble._sources import cuda_devices, flag_readers, is_source
 from poise.ensemble._subnetworks import SubNetworks
-from poise.surgery._call import call_model, tensors_of
+from poise.surgery._graph._call import call_model, tensors_of
 from poise.surgery._modes import modes
 
 _NUMBERS = 1 << 24  # outputs that are kept at a time

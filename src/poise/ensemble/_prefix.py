@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from poise.ensemble._sources import draws
-from poise.surgery._call import tensors_of
+from poise.surgery._graph._call import tensors_of
 
 
 class Prefix(TorchFunctionMode):

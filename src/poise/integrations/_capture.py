@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from poise._errors import ConfigError, ExportError
-from poise.surgery._call import arguments_of, tensors_of
+from poise.surgery._graph._call import arguments_of, tensors_of
 from poise.surgery._modes import modes
 
 if TYPE_CHECKING:

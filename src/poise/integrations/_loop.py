@@ -12,7 +12,7 @@ from poise._errors import ConfigError
 from poise.methods import BatchMethod
 from poise.recipe import Recipe
 from poise.surgery import Regimen, apply
-from poise.surgery._call import Call
+from poise.surgery._graph._call import Call
 
 
 class Loop:

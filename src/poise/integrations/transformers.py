@@ -8,7 +8,7 @@ from poise.integrations._extras import need
 from poise.integrations._loop import Loop
 from poise.recipe import Recipe
 from poise.surgery import Regimen
-from poise.surgery._call import Call
+from poise.surgery._graph._call import Call
 
 need("transformers", "transformers", "accelerate")
 

@@ -15,11 +15,11 @@ from poise._errors import ConfigError, DataError, PoiseError, PoiseWarning
 from poise._random import Key
 from poise.methods import SWA, AverageMethod, Method, NetworkMethod, Site
 from poise.surgery._edit import apply_edits, check_editable, eval_outputs
-from poise.surgery._insert import plan
-from poise.surgery._regimen import Regimen
-from poise.surgery._strengths import Course
-from poise.surgery._trace import graph_of
-from poise.surgery._work import Work, summarize
+from poise.surgery._graph._trace import graph_of
+from poise.surgery._insertion._insert import plan
+from poise.surgery._insertion._work import Work, summarize
+from poise.surgery._regimen._regimen import Regimen
+from poise.surgery._regimen._strengths import Course
 
 
 class Optimizer(Protocol):

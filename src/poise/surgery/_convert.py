@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from poise._errors import ConfigError, SurgeryError
 from poise.nn import BatchNorm
-from poise.surgery._call import call_model
 from poise.surgery._edit import Edit, Edits, Replace, Undo, apply_edits, check_editable
+from poise.surgery._graph._call import call_model
 from poise.surgery._modes import modes
 
 _EXACT = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

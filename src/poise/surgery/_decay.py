@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 from poise._checks import Interval, check_choice, check_integer, check_real, check_type
 from poise._errors import ConfigError
 from poise.methods import ROLES, Role, Weight
-from poise.surgery._graph import Graph
-from poise.surgery._kinds import is_batch_norm, takes_norm
+from poise.surgery._graph._graph import Graph
+from poise.surgery._graph._kinds import is_batch_norm, takes_norm
+from poise.surgery._graph._trace import graph_of
 from poise.surgery._roles import weights_of
-from poise.surgery._trace import graph_of
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from poise._errors import ConfigError, SurgeryError
-from poise.surgery._call import call_model, tensors_of
+from poise.surgery._graph._call import call_model, tensors_of
 from poise.surgery._modes import modes
 
 Undo = Callable[[], None]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from poise._errors import ConfigError, DataError, SurgeryError
-from poise.surgery._call import tensors_of
+from poise.surgery._graph._call import tensors_of
 
 
 def check_materialized(model: nn.Module) -> None:

@@ -11,10 +11,11 @@ from torch.utils.checkpoint import checkpoint
 
 import poise.nn as pn
 from poise._errors import ConfigError, DataError, SurgeryError
-from poise.surgery import _accelerate, _chains, freeze
-from poise.surgery._accelerate import accelerate
+from poise.surgery import freeze
+from poise.surgery._acceleration import _accelerate, _chains
+from poise.surgery._acceleration._accelerate import accelerate
+from poise.surgery._acceleration._swap import FastDropout
 from poise.surgery._edit import Attach, apply_edits
-from poise.surgery._swap import FastDropout
 
 
 def prepared(model, seed=0):

@@ -11,7 +11,7 @@ from torch.nn.utils import parametrizations
 import poise.nn as pn
 from poise._errors import ConfigError, DataError, SurgeryError
 from poise.surgery import _edit, freeze
-from poise.surgery._fold import fold, fold_plan
+from poise.surgery._folding._fold import fold, fold_plan
 
 NORMS = (nn.modules.batchnorm._BatchNorm, pn.BatchNorm, pn.NormActDropout)
 

@@ -16,7 +16,7 @@ from poise.nn import BatchNorm as BatchNormLayer
 from poise.nn import ChannelDropout
 from poise.nn import Dropout as DropoutLayer
 from poise.nn import DropPath as DropPathLayer
-from poise.surgery._call import call_model
+from poise.surgery._graph._call import call_model
 
 from .test_sites import Functional, Residual
 

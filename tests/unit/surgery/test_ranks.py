@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from poise.surgery._ranks import Ranks
+from poise.surgery._recalibration._ranks import Ranks
 
 SCRIPT = """
 import json, sys

@@ -11,7 +11,8 @@ from torch.optim.swa_utils import update_bn
 
 from poise import ConfigError, DataError, PoiseWarning
 from poise.nn import BatchNorm, NormActDropout
-from poise.surgery import _recalibrate, freeze, recalibrate, recalibrate_outputs
+from poise.surgery import freeze, recalibrate, recalibrate_outputs
+from poise.surgery._recalibration import _recalibrate
 
 KINDS = [BatchNorm, nn.BatchNorm1d, nn.SyncBatchNorm]
 

@@ -6,9 +6,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from poise.surgery._branches import branch_spots
-from poise.surgery._sites import Place, hidden_spots, input_spots, layout_of, norm_spots, places_of, touched_by
-from poise.surgery._trace import graph_of
+from poise.surgery._graph._trace import graph_of
+from poise.surgery._insertion._branches import branch_spots
+from poise.surgery._insertion._sites import (
+    Place,
+    hidden_spots,
+    input_spots,
+    layout_of,
+    norm_spots,
+    places_of,
+    touched_by,
+)
 
 
 class Residual(nn.Module):

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from poise._checks import Interval, check_real
 from poise._errors import DataError, SurgeryError
 from poise.surgery._edit import check_editable, check_outputs, eval_outputs
-from poise.surgery._fold_plan import FoldPlan
-from poise.surgery._folder import Folder
+from poise.surgery._folding._fold_plan import FoldPlan
+from poise.surgery._folding._folder import Folder
+from poise.surgery._graph._trace import record
 from poise.surgery._ready import check_example, check_materialized, copy_of, example_fails
-from poise.surgery._trace import record
 
 # What rounding may do: the sums are the same in exact arithmetic.
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}

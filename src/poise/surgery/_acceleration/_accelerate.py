@@ -12,12 +12,12 @@ from torch.utils._pytree import tree_map
 
 from poise._errors import DataError, SurgeryError
 from poise.nn import Dropout, NormActDropout
-from poise.surgery._call import call_model, tensors_of
-from poise.surgery._chains import plan_edits
+from poise.surgery._acceleration._chains import plan_edits
+from poise.surgery._acceleration._swap import FastDropout, Leave
 from poise.surgery._edit import Edit, Edits, apply_edits, check_editable
+from poise.surgery._graph._call import call_model, tensors_of
+from poise.surgery._graph._trace import graph_of
 from poise.surgery._ready import check_example, check_materialized, copy_of, example_fails
-from poise.surgery._swap import FastDropout, Leave
-from poise.surgery._trace import graph_of
 
 _ATTENTION: Any = functional.scaled_dot_product_attention
 _TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}

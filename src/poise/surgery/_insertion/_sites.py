@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from poise.methods import Site
-from poise.surgery._graph import Graph, Node
-from poise.surgery._kinds import (
+from poise.surgery._graph._graph import Graph, Node
+from poise.surgery._graph._kinds import (
     SEVERAL_OUTPUTS,
     has_features_last,
     is_activation,

@@ -11,12 +11,12 @@ from torch import nn
 
 from poise.methods import NetworkMethod
 from poise.nn import BatchNorm
-from poise.surgery._branches import branch_spots
 from poise.surgery._edit import Assign, Attach
-from poise.surgery._existing import dropout_edits, is_functional_dropout, norm_edits, path_edits
-from poise.surgery._graph import Graph, Node
-from poise.surgery._kinds import is_batch_norm
-from poise.surgery._sites import (
+from poise.surgery._graph._graph import Graph, Node
+from poise.surgery._graph._kinds import is_batch_norm
+from poise.surgery._insertion._branches import branch_spots
+from poise.surgery._insertion._existing import dropout_edits, is_functional_dropout, norm_edits, path_edits
+from poise.surgery._insertion._sites import (
     Place,
     Spot,
     dropout_after,
@@ -28,7 +28,7 @@ from poise.surgery._sites import (
     touched_by,
     upstream_of,
 )
-from poise.surgery._work import Note, Placed, Work, why_no_layer
+from poise.surgery._insertion._work import Note, Placed, Work, why_no_layer
 
 _WHY = {
     "input": "noise on the input",

@@ -12,8 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from poise._errors import ConfigError
-from poise.surgery._call import call_model, tensors_of
-from poise.surgery._graph import LIKE_ANOTHER, Graph, Node
+from poise.surgery._graph._call import call_model, tensors_of
+from poise.surgery._graph._graph import LIKE_ANOTHER, Graph, Node
 from poise.surgery._modes import modes
 
 _IN_PLACE = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")}

@@ -13,8 +13,8 @@ from poise._errors import ConfigError, DataError, PoiseError
 from poise.functional.population import Population
 from poise.nn import BatchNorm
 from poise.nn._positions import labels_of, mask_of
-from poise.surgery._call import Call
-from poise.surgery._statistics import BatchNormLayer, Reached, given_to
+from poise.surgery._graph._call import Call
+from poise.surgery._recalibration._statistics import BatchNormLayer, Reached, given_to
 
 Mask = Callable[[Any], Tensor] | str | int
 """Which positions count: makes a boolean tensor of a batch, or is the place of one in it."""

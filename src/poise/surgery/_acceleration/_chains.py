@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from poise.nn import ACTIVATIONS, Dropout, NormActDropout
+from poise.surgery._acceleration._swap import SMALLEST, Leave, Reroute, Swap, has_channels_last
 from poise.surgery._edit import Edit
-from poise.surgery._graph import Graph, Node
-from poise.surgery._kinds import TORCH_DROPOUT
-from poise.surgery._swap import SMALLEST, Leave, Reroute, Swap, has_channels_last
+from poise.surgery._graph._graph import Graph, Node
+from poise.surgery._graph._kinds import TORCH_DROPOUT
 
 FUSED_FROM = 2**19
 """Elements of rows from which one kernel for a chain is faster than torch's layers with a fast dropout, as measured."""

@@ -9,10 +9,10 @@ from torch import nn
 from poise.methods import NetworkMethod, Site
 from poise.nn import AlphaDropout, BatchNorm, ChannelDropout, Dropout, DropPath
 from poise.surgery._edit import Assign, Replace
-from poise.surgery._graph import Graph, Node
-from poise.surgery._kinds import TORCH_BATCH_NORM, is_batch_norm, is_dropout
-from poise.surgery._sites import Spot, chain_of, layout_of
-from poise.surgery._work import Placed, Work, why_no_layer
+from poise.surgery._graph._graph import Graph, Node
+from poise.surgery._graph._kinds import TORCH_BATCH_NORM, is_batch_norm, is_dropout
+from poise.surgery._insertion._sites import Spot, chain_of, layout_of
+from poise.surgery._insertion._work import Placed, Work, why_no_layer
 
 _PLAIN = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, Dropout, ChannelDropout)
 _ALPHA = (nn.AlphaDropout, nn.FeatureAlphaDropout, AlphaDropout)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from poise._errors import ConfigError
 from poise._random import Key
 from poise.nn import Stochastic
-from poise.surgery._work import Placed
+from poise.surgery._insertion._work import Placed
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from poise._errors import DataError
 from poise.functional.population import Population
-from poise.surgery._feed import Seen
-from poise.surgery._statistics import BatchNormLayer, statistics_of, store
+from poise.surgery._recalibration._feed import Seen
+from poise.surgery._recalibration._statistics import BatchNormLayer, statistics_of, store
 
 Populations = dict[int | None, Population]
 """By domain; None for a layer that keeps none."""

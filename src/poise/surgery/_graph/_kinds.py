@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from poise.nn import AlphaDropout, BatchNorm, Dropout, LayerNorm, Linear, NormActDropout
-from poise.surgery._graph import Node
+from poise.surgery._graph._graph import Node
 
 # Private in torch, and the only common bases of these layers of every rank.
 CONVOLUTION = nn.modules.conv._ConvNd

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from poise.nn import BatchNorm, NormActDropout, Stochastic, make_activation
-from poise.surgery._channels import as_map, channels_after, moves_between
 from poise.surgery._edit import Replace, is_observed
-from poise.surgery._fold_plan import FoldPlan, FoldStep
-from poise.surgery._fold_rules import (
+from poise.surgery._folding._fold_plan import FoldPlan, FoldStep
+from poise.surgery._folding._fold_rules import (
     affine_of,
     channel_axis,
     is_affine_norm,
@@ -23,8 +22,9 @@ from poise.surgery._fold_rules import (
     takes_affine,
 )
 from poise.surgery._freeze import is_frozen
-from poise.surgery._graph import Graph, Node
-from poise.surgery._kinds import TORCH_BATCH_NORM, TORCH_DROPOUT
+from poise.surgery._graph._channels import as_map, channels_after, moves_between
+from poise.surgery._graph._graph import Graph, Node
+from poise.surgery._graph._kinds import TORCH_BATCH_NORM, TORCH_DROPOUT
 
 _FUNCTIONS = {
     "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout", "feature_dropout",

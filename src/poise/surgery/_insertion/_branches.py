@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from poise.methods import Site
-from poise.surgery._graph import Graph, Node
-from poise.surgery._kinds import is_kernel
-from poise.surgery._sites import Spot, layout_of, upstream_of
+from poise.surgery._graph._graph import Graph, Node
+from poise.surgery._graph._kinds import is_kernel
+from poise.surgery._insertion._sites import Spot, layout_of, upstream_of
 
 _ADDITIONS = ("add", "iadd")
 

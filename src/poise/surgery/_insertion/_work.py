@@ -9,7 +9,7 @@ from torch import nn
 
 from poise.methods import NetworkMethod, Site
 from poise.surgery._edit import Assign, Edit
-from poise.surgery._graph import Node
+from poise.surgery._graph._graph import Node
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from poise.surgery._graph import Node
+from poise.surgery._graph._graph import Node
 
 _CASTS = {"to", "float", "half", "bfloat16", "type_as"}
 _VIEWS = {"view": "reshape", "view_as": "reshape_as"}  # what was a view of one layout need not be one of another

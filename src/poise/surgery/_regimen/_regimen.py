@@ -24,17 +24,17 @@ from poise.methods import (
     Weight,
     WeightDecay,
 )
-from poise.surgery._average import Average
-from poise.surgery._call import Call
 from poise.surgery._edit import Edits
-from poise.surgery._mix import mix
-from poise.surgery._objective import penalty_of
-from poise.surgery._recalibrate import recalibrate
+from poise.surgery._graph._call import Call
+from poise.surgery._insertion._work import Note, Placed
+from poise.surgery._recalibration._recalibrate import recalibrate
+from poise.surgery._recalibration._statistics import batch_norms
+from poise.surgery._regimen._average import Average
+from poise.surgery._regimen._mix import mix
+from poise.surgery._regimen._objective import penalty_of
+from poise.surgery._regimen._strengths import Course, Strengths
+from poise.surgery._regimen._update import check_optimizer, turned_kernels, unscale, update
 from poise.surgery._roles import weights_of
-from poise.surgery._statistics import batch_norms
-from poise.surgery._strengths import Course, Strengths
-from poise.surgery._update import check_optimizer, turned_kernels, unscale, update
-from poise.surgery._work import Note, Placed
 
 M = TypeVar("M", bound=Method)
 

@@ -12,15 +12,22 @@ from torch import Tensor, nn
 
 from poise._checks import check_type
 from poise._errors import PoiseWarning
-from poise.surgery._call import Call, call_model
-from poise.surgery._feed import Feed, Mask, Seen, check_batches, is_single
 from poise.surgery._freeze import is_frozen
-from poise.surgery._inner import eager, inner_model
-from poise.surgery._meter import Meter, label
+from poise.surgery._graph._call import Call, call_model
 from poise.surgery._modes import modes
-from poise.surgery._ranks import Ranks
-from poise.surgery._recalibration import LayerShift, Recalibration
-from poise.surgery._statistics import BATCH_NORMS, BatchNormLayer, Reached, batch_norms, statistics_of, store
+from poise.surgery._recalibration._feed import Feed, Mask, Seen, check_batches, is_single
+from poise.surgery._recalibration._inner import eager, inner_model
+from poise.surgery._recalibration._meter import Meter, label
+from poise.surgery._recalibration._ranks import Ranks
+from poise.surgery._recalibration._recalibration import LayerShift, Recalibration
+from poise.surgery._recalibration._statistics import (
+    BATCH_NORMS,
+    BatchNormLayer,
+    Reached,
+    batch_norms,
+    statistics_of,
+    store,
+)
 
 
 @torch.no_grad()

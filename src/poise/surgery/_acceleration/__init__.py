@@ -1,0 +1,1 @@
+"""Faster kernels in the place of chains of layers."""

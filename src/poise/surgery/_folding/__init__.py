@@ -1,0 +1,1 @@
+"""Normalizations folded into the layers beside them."""

@@ -1,0 +1,1 @@
+"""Exact population statistics for batch normalization."""

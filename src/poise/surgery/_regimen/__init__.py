@@ -1,0 +1,1 @@
+"""A recipe at work in a user's own training loop."""
