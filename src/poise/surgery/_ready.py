@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from poise._errors import ConfigError, DataError, SurgeryError
 from poise.surgery._graph._call import tensors_of
@@ -46,3 +47,8 @@ def example_fails(model: nn.Module, error: Exception) -> DataError:
         f"{type(model).__name__} fails on the example: {type(error).__name__}: {error}",
         repair="Give a batch that the model can be called with.",
     )
+
+
+def doubled(example: Any) -> Any:
+    """`example` in float64, for a model that is."""
+    return tree_map(lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one, example)

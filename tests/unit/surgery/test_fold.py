@@ -439,5 +439,23 @@ def test_outputs_that_differ_are_refused():
     with pytest.raises(SurgeryError, match="needs a layer that was folded"):
         fold(Net(peek, kernel=nn.Linear(3, 4), norm=nn.BatchNorm1d(4)), torch.randn(6, 3))
     peek = lambda net, x: net.norm(net.kernel(x)) * sum(net.kernel.bias.tolist())  # noqa: E731
-    with pytest.raises(SurgeryError, match="would change by"):
+    with pytest.raises(SurgeryError, match="would be off by"):
         fold(prepared(Net(peek, kernel=nn.Linear(3, 4), norm=nn.BatchNorm1d(4))), randn(6, 3))
+
+
+@torch.no_grad()
+def test_a_model_that_rounds_by_more_than_the_tolerance_is_measured_against_itself_in_float64():
+    """What is left of large numbers that cancel has few right digits, folded or not."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Linear(8, 1)).eval()
+    with torch.no_grad():
+        model[0].bias.fill_(1e4)
+        model[1].running_mean.fill_(1e4)
+    x = torch.randn(64, 8)
+    exact = copy.deepcopy(model).double()(x.double())
+    error = float((model(x).double() - exact).abs().max() / exact.abs().max())
+    assert error > 1e-5
+    made = fold(model, x)
+    assert float((made(x).double() - exact).abs().max() / exact.abs().max()) <= 2 * error
+    with pytest.raises(SurgeryError, match="those of the model itself are by"):
+        fold(model, x, tolerance=1e-6)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from poise._errors import DataError, SurgeryError
 from poise.nn import Dropout, NormActDropout
@@ -17,7 +16,7 @@ from poise.surgery._acceleration._swap import FastDropout, Leave
 from poise.surgery._edit import Edit, Edits, apply_edits, check_editable
 from poise.surgery._graph._call import call_model, tensors_of
 from poise.surgery._graph._trace import graph_of
-from poise.surgery._ready import check_example, check_materialized, copy_of, example_fails
+from poise.surgery._ready import check_example, check_materialized, copy_of, doubled, example_fails
 
 _ATTENTION: Any = functional.scaled_dot_product_attention
 _TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -92,7 +91,7 @@ def _plan(model: nn.Module, example: Any) -> list[Edit]:
 
 def _check_training(model: nn.Module, example: Any) -> None:
     """Raise unless a step without dropout gives the same, in float64 where the model can run in it."""
-    plain, batch, bound = copy_of(model).double(), _doubled(example), 1e-9
+    plain, batch, bound = copy_of(model).double(), doubled(example), 1e-9
     fast = copy_of(plain)
     try:
         before = _step(plain, batch)
@@ -158,7 +157,3 @@ def _silence(model: nn.Module) -> None:
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [key for key, hook in hooks.items() if isinstance(getattr(hook, "__self__", None), FastDropout)]:
                 del hooks[key]
-
-
-def _doubled(example: Any) -> Any:
-    return tree_map(lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one, example)

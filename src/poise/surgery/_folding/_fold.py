@@ -14,9 +14,10 @@ from poise.surgery._edit import check_editable, check_outputs, eval_outputs
 from poise.surgery._folding._fold_plan import FoldPlan
 from poise.surgery._folding._folder import Folder
 from poise.surgery._graph._trace import record
-from poise.surgery._ready import check_example, check_materialized, copy_of, example_fails
+from poise.surgery._ready import check_example, check_materialized, copy_of, doubled, example_fails
 
 # What rounding may do: the sums are the same in exact arithmetic.
+_ROUNDINGS = 2  # times its own rounding that a model may be off where that is more than the tolerance
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
 
@@ -35,7 +36,8 @@ def fold(model: nn.Module, example: Any, *, tolerance: float | None = None) -> n
         example: A batch, as for `poise.recalibrate`: a tensor, or a tuple, list or dict of `forward`'s arguments. The
             graph is that of this batch.
         tolerance: Largest difference of outputs for the example, relative to their largest magnitude, ≥ 0. None for
-            1e-12 in float64, 1e-5 in float32, 1e-2 in float16 and 5e-2 in bfloat16, of the coarsest that occurs.
+            1e-12 in float64, 1e-5 in float32, 1e-2 in float16 and 5e-2 in bfloat16, of the coarsest that occurs; or,
+            where the model itself rounds by more, twice that, measured against it in float64.
 
     Returns:
         The folded copy in eval mode.
@@ -104,8 +106,37 @@ def _fold(model: nn.Module, example: Any, tolerance: float | None) -> tuple[nn.M
             f"The folded model fails on the example: {type(error).__name__}: {error} Nothing was changed.",
             repair="The model's own code needs a layer that was folded.",
         ) from error
-    check_outputs(before, after, bound)
+    try:
+        check_outputs(before, after, bound)
+    except SurgeryError as error:
+        own, made = _roundings(model, example, before, after)
+        if tolerance is not None or not made <= _ROUNDINGS * own:
+            raise _differs(own, made) from error
     return folded, plan
+
+
+def _roundings(
+    model: nn.Module, example: Any, before: Sequence[Tensor], after: Sequence[Tensor]
+) -> tuple[float, float]:
+    """How far the outputs of the model and of the folded one are from those in float64, relative to the largest."""
+    exact = eval_outputs(copy_of(model).double(), doubled(example))
+    own, made = (
+        max(
+            float((one.double() - right).abs().max() / right.abs().max().clamp(min=1e-300))
+            for one, right in zip(outputs, exact, strict=True)
+            if right.is_floating_point() and right.numel()
+        )
+        for outputs in (before, after)
+    )
+    return own, made
+
+
+def _differs(own: float, made: float) -> SurgeryError:
+    return SurgeryError(
+        f"Outputs in eval mode would be off by {made:.2g} of the largest, those of the model itself are by {own:.2g}. "
+        "Nothing was changed.",
+        repair="Give tolerance=, if that is small enough for you, or fold the model in float64.",
+    )
 
 
 def _tolerance(tensors: Sequence[Tensor]) -> float:
