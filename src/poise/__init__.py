@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         fold,
         fold_plan,
         freeze,
+        modes,
         recalibrate,
         restore_batch_norm,
     )
@@ -139,6 +140,7 @@ _HOMES = {
         "fold",
         "fold_plan",
         "freeze",
+        "modes",
         "recalibrate",
         "restore_batch_norm",
     ),
@@ -200,6 +202,7 @@ __all__ = [
     "load",
     "mc_dropout",
     "methods",
+    "modes",
     "nn",
     "predict_mc",
     "predict_table",

@@ -7,6 +7,7 @@ from poise.surgery._decay import DecayGroups, decay_groups
 from poise.surgery._folding._fold import fold, fold_plan
 from poise.surgery._folding._fold_plan import FoldPlan, FoldStep
 from poise.surgery._freeze import Frozen, freeze
+from poise.surgery._modes import modes
 from poise.surgery._recalibration._recalibrate import recalibrate
 from poise.surgery._recalibration._recalibration import LayerShift, Recalibration
 from poise.surgery._recalibration._statistics import recalibrate_outputs
@@ -28,6 +29,7 @@ __all__ = [
     "fold",
     "fold_plan",
     "freeze",
+    "modes",
     "recalibrate",
     "recalibrate_outputs",
     "restore_batch_norm",
