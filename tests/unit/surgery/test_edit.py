@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 
 import pytest
 import torch
@@ -135,13 +134,11 @@ def test_outputs_are_compared_with_their_shapes_and_gaps():
             check_outputs(before, after, 1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # all of which is on its way out
 def test_what_cannot_be_edited_says_what_to_give():
     check_editable(net())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit, all of which is on its way out
-        scripted = torch.jit.trace(net(), X)
     for model, words in (
-        (lambda x: x, "must be a torch.nn.Module"), (scripted, "scripted"),
+        (lambda x: x, "must be a torch.nn.Module"), (torch.jit.trace(net(), X), "scripted"),
         (torch.compile(net()), "then torch.compile it"), (nn.DataParallel(net()), "then wrap it"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=words):
