@@ -14,7 +14,7 @@ from poise.kernels.cpu._jit import HAS_AVX512, HAS_BFLOAT16, VECTOR_BYTES, inner
 from poise.kernels.cpu._vector import pointer, tile, transpose_block
 
 # As many sums as registers hold: 32 of AVX-512, or 16.
-_ROWS = 8 if HAS_AVX512 else 4
+_ROWS = 8 if HAS_AVX512 else 6
 _HALF = _ROWS // 2
 
 
