@@ -8,16 +8,16 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
 from poise._checks import Interval, check_integer
-from poise._errors import ConfigError, DataError, PoiseError, PoiseWarning
+from poise._errors import ConfigError, PoiseError, PoiseWarning
 from poise._random import Key
 from poise.methods import SWA, AverageMethod, Method, NetworkMethod, Site
 from poise.surgery._edit import apply_edits, check_editable, eval_outputs
 from poise.surgery._graph._trace import graph_of
 from poise.surgery._insertion._insert import plan
 from poise.surgery._insertion._work import Work, summarize
+from poise.surgery._ready import check_materialized, example_fails
 from poise.surgery._regimen._regimen import Regimen
 from poise.surgery._regimen._strengths import Course
 
@@ -107,10 +107,7 @@ def _outputs(model: nn.Module, example: Any) -> list[Tensor]:
     except PoiseError:
         raise
     except Exception as error:  # whatever the model's own code raises
-        raise DataError(
-            f"{type(model).__name__} fails on the example: {error}", where="poise.apply",
-            repair="Give a batch that the model can be called with.",
-        ) from error  # fmt: skip
+        raise example_fails(model, error) from error
 
 
 def _check(
@@ -123,16 +120,7 @@ def _check(
     for name, number in numbers.items():
         if number is not None:
             check_integer(name, number, Interval(1))
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_lazy(tensor):
-            raise ConfigError(
-                f"Parameter {name!r} has no shape yet.", where="model", repair="Run the model on a batch once, first."
-            )
-        if tensor.is_meta:
-            raise ConfigError(
-                f"{name!r} is on the meta device and has no numbers.", where="model",
-                repair="Give it some first, as by model.to_empty(device=...) and loading weights.",
-            )  # fmt: skip
+    check_materialized(model)
     _check_methods(recipe.methods, num_steps)
 
 

@@ -16,9 +16,12 @@ def check_materialized(model: nn.Module) -> None:
     """Raise ConfigError where a weight of `model` has no values yet."""
     for name, one in [*model.named_parameters(), *model.named_buffers()]:
         if nn.parameter.is_lazy(one):
-            raise ConfigError("A lazy layer has no weights yet.", where=f"{name!r}", repair="Call the model once.")
+            raise ConfigError(f"Lazy {name!r} has no shape yet.", repair="Call the model once, on a batch.")
         if one.is_meta:
-            raise ConfigError("A tensor on the meta device has no values.", where=f"{name!r}", repair="Load weights.")
+            raise ConfigError(
+                f"{name!r} is on the meta device and has no values.",
+                repair="Load weights, after model.to_empty(device=...).",
+            )
 
 
 def check_example(example: Any) -> None:
