@@ -22,6 +22,7 @@ FLOORS = (
     {"train"},
     {"fleet"},
     {"ensemble"},
+    {"tuning"},
     {"estimators"},
     {"report", "integrations"},
     {"cli"},

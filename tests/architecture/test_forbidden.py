@@ -11,7 +11,7 @@ import pytest
 
 from ._source import ROOT, SOURCE, modules
 
-MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml", "optuna"}
+MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "marshal", "shelve", "joblib", "yaml"}
 CALLS = {"eval", "exec", "compile", "__import__", "breakpoint", "globals"}
 ATTRIBUTES = {
     "torch.load", "torch.save", "torch.jit.load", "torch.manual_seed", "np.load", "numpy.load", "np.random.seed",
