@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
@@ -43,6 +44,12 @@ class Encoded:
     train: Part
     val: Part
 
+    @property
+    def num_bytes(self) -> int:
+        """Of all tensors."""
+        parts = [tensor for one in (self.train, self.val) for tensor in (*one.inputs, one.targets, one.weight)]
+        return sum(tensor.nbytes for tensor in parts)
+
 
 def fit_encoders(plans: list[Plan], data: Dataset) -> list[Encoder]:
     """The encoder of each plan, fitted on its training rows; plans that agree share one."""
@@ -66,8 +73,29 @@ def target_scaling(plan: Plan, data: Dataset) -> tuple[float, float]:
     return mean, spread or 1.0
 
 
-# Encoded rows live as long as a training holds them, so that many folds do not fill the memory.
-_SHARED: WeakKeyDictionary[Dataset, WeakValueDictionary[bytes, Encoded]] = WeakKeyDictionary()
+class _Shared:
+    """The encoded rows of one table. They live as long as a training holds them; of those that none holds the latest
+    are kept, up to a bound, since a fleet that goes on by rungs comes back to them.
+    """
+
+    def __init__(self) -> None:
+        self.living: WeakValueDictionary[bytes, Encoded] = WeakValueDictionary()
+        self.latest: OrderedDict[bytes, Encoded] = OrderedDict()
+
+    def find(self, name: bytes) -> Encoded | None:
+        found = self.living.get(name)
+        if name in self.latest:
+            self.latest.move_to_end(name)
+        return found
+
+    def keep(self, name: bytes, rows: Encoded) -> None:
+        self.living[name] = self.latest[name] = rows
+        while len(self.latest) > 1 and sum(one.num_bytes for one in self.latest.values()) > _MOST_BYTES:
+            self.latest.popitem(last=False)
+
+
+_MOST_BYTES = 1 << 29
+_SHARED: WeakKeyDictionary[Dataset, _Shared] = WeakKeyDictionary()
 _LOCK = threading.Lock()
 
 
@@ -75,12 +103,13 @@ def encoded(plan: Plan, state: State, data: Dataset) -> Encoded:
     """The rows of `plan`, encoded as `state` says, shared with plans that see the same rows in the same way."""
     name = _name(plan) + repr((plan.task, plan.dtype)).encode() + plan.val_rows.tobytes()
     with _LOCK:
-        shared = _SHARED.setdefault(data, WeakValueDictionary())
-        found = shared.get(name)
+        shared = _SHARED.setdefault(data, _Shared())
+        found = shared.find(name)
         if found is None:
             encoder = Encoder.from_state(*state.encoder_state())
             train, val = (_part(plan, state, data, encoder, rows) for rows in (plan.train_rows, plan.val_rows))
-            found = shared[name] = Encoded(encoder, train, val)
+            found = Encoded(encoder, train, val)
+            shared.keep(name, found)
         return found
 
 

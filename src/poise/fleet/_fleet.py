@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from poise._errors import ResumeError
-from poise.fleet._choice import choose, default_engines, explain
+from poise.fleet._choice import Choice, choose, default_engines, explain
 from poise.fleet._engine import Engine, OnEpoch
 from poise.fleet._memory import check_fits
 from poise.fleet._pace import Pace, Stopwatch
@@ -20,6 +21,7 @@ from poise.fleet._start import start_states
 from poise.train import Dataset, Plan, State, load_state, remove_leftovers, save_state, to_json, write_atomically
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
+_RESTING = "resting"  # a plan that is at its target, while others still train
 OnPlanEpoch = Callable[[int, Plan, State], None]
 
 
@@ -33,7 +35,7 @@ class Fleet:
     Args:
         plans: What to train.
         data: The table that the plans' rows point into.
-        folder: For checkpoints, made if missing; None keeps nothing on disk.
+        folder: For checkpoints, made if missing; None keeps nothing on disk. It may hold more plans, which come later.
         engines: Who may train, the fastest first; None for all engines for the CPU.
 
     Raises:
@@ -50,24 +52,46 @@ class Fleet:
         folder: Path | None = None,
         engines: Sequence[Engine] | None = None,
     ) -> None:
-        self.plans, self.data, self.folder = list(plans), data, folder
-        offered = default_engines() if engines is None else engines
-        self.choices = choose(self.plans, offered)
-        if folder is not None:
-            self._open(folder)
-        self.states = self._start()
-        self.stopwatch = Stopwatch(self.plans, self.states)
-        self._saved_at = [time.monotonic()] * len(self.plans)
+        self.data, self.folder = data, folder
+        self._offered = default_engines() if engines is None else engines
+        self.plans: list[Plan] = []
+        self.choices: list[Choice] = []
+        self.states: list[State] = []
+        self._saved_at: list[float] = []
         self._unsaved: set[int] = set()
+        self.extend(plans)
 
-    def _start(self) -> list[State]:
-        saved: list[State | None] = [None] * len(self.plans)
+    def extend(self, plans: Sequence[Plan]) -> None:
+        """Take in more plans, which get the next indices.
+
+        Raises:
+            ConfigError, ResumeError, TrainingError: As when a fleet is made.
+        """
+        first, choices = len(self.plans), choose(plans, self._offered)
         if self.folder is not None:
-            saved = [load_state(self.folder, f"plan-{index}") for index in range(len(self.plans))]
-        missing = [index for index, state in enumerate(saved) if state is None]
-        fresh = start_states([self.plans[index] for index in missing], self.data, check=check_fits)
+            self._open(self.folder, plans)
+        self.states += self._start(first, plans)
+        self.plans += plans
+        self.choices += choices
+        self._saved_at += [time.monotonic()] * len(plans)
+        self.stopwatch = Stopwatch(self.plans, self.states)
+
+    def _start(self, first: int, plans: Sequence[Plan]) -> list[State]:
+        saved: list[State | None] = [None] * len(plans)
+        if self.folder is not None:
+            saved = [load_state(self.folder, f"plan-{first + number}") for number in range(len(plans))]
+        missing = [number for number, state in enumerate(saved) if state is None]
+        fresh = start_states([plans[number] for number in missing], self.data, check=check_fits)
         started = dict(zip(missing, fresh, strict=True))
-        return [state if state is not None else started[index] for index, state in enumerate(saved)]
+        return [state if state is not None else started[number] for number, state in enumerate(saved)]
+
+    def release(self, indices: Iterable[int]) -> None:
+        """Stop plans for good and free their tensors; their histories stay, here and in the folder."""
+        for index in indices:
+            state = self.states[index]
+            state.stopped = state.stopped or "pruned"
+            state.tensors = {}
+            self._save(index)
 
     def explain(self) -> str:
         """Which engine trains which plans, and why not a faster one."""
@@ -92,18 +116,26 @@ class Fleet:
         return self.advance(until, time_limit=time_limit, on_epoch=on_epoch)
 
     def advance(
-        self, until_epoch: int, *, time_limit: float | None = None, on_epoch: OnPlanEpoch | None = None
+        self,
+        until_epoch: int | Mapping[int, int],
+        *,
+        time_limit: float | None = None,
+        on_epoch: OnPlanEpoch | None = None,
     ) -> list[State]:
         """Train every plan until it has done `until_epoch` epochs or has stopped.
 
         Args:
-            until_epoch: ≥ 1. Calls with growing numbers give the bits of one call with the last.
+            until_epoch: ≥ 1 for all plans, or by index; plans that are not named rest. Calls with growing numbers give
+                the bits of one call with the last.
             time_limit: As in `run`.
             on_epoch: As in `run`.
 
         Returns:
             The states, in the order of the plans.
         """
+        if not isinstance(until_epoch, Mapping):
+            until_epoch = dict.fromkeys(range(len(self.plans)), until_epoch)
+        targets = {index: until for index, until in until_epoch.items() if self._goes_on(index, until)}
         deadline = None if time_limit is None else time.monotonic() + time_limit
         self.stopwatch = Stopwatch(self.plans, self.states)
 
@@ -116,35 +148,61 @@ class Fleet:
                 state.stopped = "time"
             if state.stopped or time.monotonic() - self._saved_at[index] > _SECONDS_BETWEEN_CHECKPOINTS:
                 self._save(index)
+            if state.epoch >= targets[index] and not state.stopped:
+                state.stopped = _RESTING
             return goes_on
 
-        for engine, indices in self._crews().items():
-            plans, states = [self.plans[index] for index in indices], [self.states[index] for index in indices]
-            engine.prepare(plans)
-            report = partial(_renumbered, after_epoch, indices)
-            try:
-                engine.advance(plans, states, self.data, until_epoch=until_epoch, on_epoch=report)
-            except BaseException:
-                if engine.ends_epochs:
-                    self._save_all()
-                raise
+        for index, state in enumerate(self.states):
+            if index not in targets and not state.stopped:
+                state.stopped = _RESTING
+        try:
+            for engine, indices in self._crews(targets).items():
+                self._train(engine, indices, max(targets.get(index, 0) for index in indices), after_epoch)
+        finally:
+            for state in self.states:
+                if state.stopped == _RESTING:
+                    state.stopped = ""
+        for index in sorted(self._unsaved):
+            self._save(index)
         return self.states
 
-    def _crews(self) -> dict[Engine, list[int]]:
-        """The plans of each engine."""
+    def _train(self, engine: Engine, indices: list[int], until_epoch: int, after_epoch: OnEpoch) -> None:
+        plans, states = [self.plans[index] for index in indices], [self.states[index] for index in indices]
+        engine.prepare(plans)
+        report = partial(_renumbered, after_epoch, indices)
+        try:
+            engine.advance(plans, states, self.data, until_epoch=until_epoch, on_epoch=report)
+        except BaseException:
+            if engine.ends_epochs:
+                self._save_all()
+            raise
+
+    def _goes_on(self, index: int, until_epoch: int) -> bool:
+        return not self.states[index].stopped and self.states[index].epoch < until_epoch
+
+    def _crews(self, targets: Mapping[int, int]) -> dict[Engine, list[int]]:
+        """The plans of each engine. Those that rest or have stopped keep their places: a stack counts them."""
         crews: dict[Engine, list[int]] = {}
         for index, choice in enumerate(self.choices):
             crews.setdefault(choice.engine, []).append(index)
-        return crews
+        return {engine: indices for engine, indices in crews.items() if any(index in targets for index in indices)}
 
-    def _open(self, folder: Path) -> None:
+    @cached_property
+    def _fingerprint(self) -> str:
+        return fingerprint(self.data)
+
+    def _open(self, folder: Path, plans: Sequence[Plan]) -> None:
+        """Note more plans in the folder; if it has them already, they must be the same."""
         folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(folder)
-        path = folder / "fleet.json"
-        own = {"data": fingerprint(self.data), "plans": [_plan_fingerprint(one) for one in self.plans]}
-        if not path.exists():
-            write_atomically(path, to_json(own))
-        elif json.loads(path.read_bytes()) != own:
+        path, first = folder / "fleet.json", len(self.plans)
+        data, own = self._fingerprint, [_plan_fingerprint(one) for one in plans]
+        found = json.loads(path.read_bytes()) if path.exists() else {"data": data, "plans": []}
+        there = found["plans"][first : first + len(own)]
+        if found["data"] == data and there == own[: len(there)]:
+            if len(there) < len(own):
+                write_atomically(path, to_json({"data": data, "plans": [*found["plans"][:first], *own]}))
+        else:
             raise ResumeError(
                 "The folder holds checkpoints of another training: other data, recipes, rows or seed.",
                 where=str(folder),
@@ -152,8 +210,10 @@ class Fleet:
             )
 
     def _save(self, index: int) -> None:
+        state = self.states[index]
         if self.folder is not None:
-            save_state(self.states[index], self.folder, f"plan-{index}")
+            awake = replace(state, stopped="") if state.stopped == _RESTING else state
+            save_state(awake, self.folder, f"plan-{index}")
         self._saved_at[index] = time.monotonic()
         self._unsaved.discard(index)
 

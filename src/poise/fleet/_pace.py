@@ -41,7 +41,7 @@ class Stopwatch:
         """The pace now. Work is weighed by rows, weights and epochs."""
         shares, spent = self._shares(), max(1e-9, time.monotonic() - self.started)
         sizes = [
-            float(len(plan.train_rows)) * state.tensors["weights"].numel() * plan.max_epochs
+            float(len(plan.train_rows)) * _num_weights(state) * plan.max_epochs
             for plan, state in zip(self.plans, self.states, strict=True)
         ]
         done = sum(size * (now - then) for size, now, then in zip(sizes, shares, self.done_before, strict=True))
@@ -52,3 +52,8 @@ class Stopwatch:
             plans_per_second=(sum(shares) - sum(self.done_before)) / spent,
             seconds_left=left * spent / done if done > 0 else float("inf"),
         )
+
+
+def _num_weights(state: State) -> int:
+    """0 for a plan whose tensors have been released."""
+    return state.tensors["weights"].numel() if state.tensors else 0

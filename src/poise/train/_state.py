@@ -25,7 +25,8 @@ class State:
         history: One record an epoch.
         best_epoch: The epoch whose weights predict; 0 before the first.
         averaging: Whether an average of the weights has begun; it then predicts in their place.
-        stopped: Why the training ended: "" while it goes on, "budget", "early", "time" or "non-finite".
+        stopped: Why the training ended: "" while it goes on, "budget", "early", "time", "pruned" (others did
+            better) or "non-finite".
     """
 
     tensors: dict[str, Tensor]

@@ -44,7 +44,8 @@ class Space:
         ...     "dropout": OneOf(None, Dropout()),
         ...     "Dropout.p": Float(0.0, 0.6),
         ... })
-        >>> space.recipe({"norm": None, "dropout": "Dropout(p=0.5, input_p=0.0, where='auto')", "Dropout.p": 0.3}).methods
+        >>> recipe = space.recipe({"norm": None, "dropout": space.ranges["dropout"].label(Dropout()), "Dropout.p": 0.3})
+        >>> recipe.methods
         (Dropout(p=0.3, input_p=0.0, where='auto'),)
     """
 
@@ -162,5 +163,3 @@ def _with(recipe: Recipe, owner: str, name: str, value: Any) -> Recipe:
     if owner in _PARTS:
         return replace(recipe, **{owner: changed})
     return replace(recipe, methods=tuple(changed if one is holder else one for one in recipe.methods))
-
-

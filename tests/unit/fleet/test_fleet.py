@@ -114,3 +114,33 @@ def test_the_time_limit_stops_every_plan_and_something_predicts():
     states = Fleet(plans, data).run(time_limit=0.3)
     assert [state.stopped for state in states] == ["time", "time"]
     assert all(state.best_epoch >= 1 for state in states)
+
+
+def test_plans_with_targets_of_their_own_and_late_comers_get_the_bits_of_one_run(tmp_path):
+    data = make_dataset()
+    straight = Fleet(make_plans(data), data).run()
+    fleet = Fleet(make_plans(data)[:2], data, folder=tmp_path)
+    fleet.advance({0: 2, 1: 3})
+    assert [state.epoch for state in fleet.states] == [2, 3]
+    assert [state.stopped for state in fleet.states] == ["", ""]
+    fleet.extend(make_plans(data)[2:])
+    fleet.advance({2: 1, 0: 5})
+    assert [state.epoch for state in fleet.states] == [5, 3, 1]
+    fleet.advance(8)
+    assert all(same(one, other) for one, other in zip(straight, fleet.states, strict=True))
+    resumed = Fleet(make_plans(data)[:1], data, folder=tmp_path)
+    resumed.extend(make_plans(data)[1:])
+    assert [state.epoch for state in resumed.states] == [8, 8, 8]
+
+
+def test_released_plans_keep_their_histories_and_never_train_again(tmp_path):
+    data = make_dataset()
+    fleet = Fleet(make_plans(data), data, folder=tmp_path)
+    fleet.advance(2)
+    fleet.release([1])
+    fleet.advance(4)
+    for one in (fleet, Fleet(make_plans(data), data, folder=tmp_path)):
+        assert [state.epoch for state in one.states] == [4, 2, 4]
+        assert one.states[1].stopped == "pruned"
+        assert not one.states[1].tensors
+        assert one.pace.num_plans == 3

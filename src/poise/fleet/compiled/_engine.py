@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +10,6 @@ import torch
 
 from poise._checks import check_choice
 from poise._errors import ConfigError
-from poise.fleet._encoded import Encoded
 from poise.fleet._engine import Engine, OnEpoch
 from poise.fleet._waiting import wait_for_all
 from poise.fleet.compiled._epoch import score, train_epoch
@@ -20,8 +18,6 @@ from poise.fleet.compiled._unsupported import unsupported
 from poise.fleet.compiled._warm_up import warm_up
 from poise.kernels.cpu._jit import HAS_BFLOAT16, is_compiled
 from poise.train import Dataset, Plan, State
-
-_RECENT = 8
 
 
 class CompiledEngine(Engine):
@@ -88,8 +84,6 @@ class _Queue:
         self.plans, self.states, self.data, self.until_epoch, self.on_epoch = plans, states, data, until_epoch, on_epoch
         self.waiting = iter(range(len(plans)))
         self.lock, self.stopping = threading.Lock(), threading.Event()
-        # Plans that follow each other often see the same rows, which then need not be encoded again.
-        self.recent: deque[Encoded] = deque(maxlen=_RECENT)
 
     def run(self) -> None:
         """Train plan after plan until none waits."""
@@ -108,7 +102,6 @@ class _Queue:
         plan = self.plans[index]
         half = self.matmul == "bfloat16" and plan.dtype == torch.float32
         training = CompiledTraining(plan, state, self.data, memory, bfloat16=half)
-        self.recent.append(training.rows)
         while not state.stopped and state.epoch < self.until_epoch and not self.stopping.is_set():
             training.run_epoch()
             with self.lock:
