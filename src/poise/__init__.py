@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from poise.data import infer_schema, read_table
-    from poise.ensemble import MCPrediction, mc_dropout, predict_mc
+    from poise.ensemble import Average, MCPrediction, mc_dropout, predict_mc
     from poise.estimators import (
         FitResult,
         PoiseClassifier,
@@ -93,7 +93,7 @@ _HOMES = {
         "TrainingError",
     ),
     "poise.data": ("infer_schema", "read_table"),
-    "poise.ensemble": ("MCPrediction", "mc_dropout", "predict_mc"),
+    "poise.ensemble": ("Average", "MCPrediction", "mc_dropout", "predict_mc"),
     "poise.estimators": (
         "FitResult",
         "PoiseClassifier",
@@ -150,6 +150,7 @@ _PACKAGES = ("methods", "nn")
 
 __all__ = [
     "AdamW",
+    "Average",
     "Budget",
     "BundleError",
     "ColumnsError",

@@ -13,7 +13,7 @@ from poise.train._flat import flatten_, flatten_gradients_, running_statistics
 from poise.train._history import Epoch
 from poise.train._network import BuiltNetwork, build_network
 from poise.train._plan import Dataset, Plan, Rows, batch_bounds
-from poise.train._predictor import Predictor
+from poise.train._predictor import Predictor, row_chunks
 from poise.train._state import State
 from poise.train._task import Binary, Multiclass, Regression, Task
 
@@ -37,6 +37,7 @@ __all__ = [
     "load_state",
     "pack_tensors",
     "remove_leftovers",
+    "row_chunks",
     "running_statistics",
     "save_state",
     "to_json",

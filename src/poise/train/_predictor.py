@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import polars as pl
 import torch
 from torch import Tensor
 
-from poise.data import Encoder, check_columns
+from poise.data import Encoder, Inputs, check_columns
 from poise.recipe import Recipe
 from poise.train._flat import flatten_, running_statistics
 from poise.train._network import build_network
@@ -43,14 +45,24 @@ class Predictor:
             DataError: If a column is missing or holds what it did not hold in training.
         """
         check_columns(self.encoder.schema, table)
-        parts = [table[at : at + _CHUNK] for at in range(0, max(1, table.height), _CHUNK)]
-        return torch.cat([self.network(self.encoder.transform(part, dtype=torch.float64)) for part in parts])
+        encoded = (self.encoder.transform(part, dtype=torch.float64) for part in row_chunks(table))
+        return torch.cat([self.network(inputs) for inputs in encoded])
 
     def predict(self, table: pl.DataFrame) -> Tensor:
         """Class probabilities (N, number of classes), or values (N,) in the target's own units."""
-        predictions = self.task.predict(self.outputs(table))
-        return predictions * self.state.target_scale + self.state.target_mean if self._is_scaled else predictions
+        return self._in_units(self.outputs(table))
 
-    @property
-    def _is_scaled(self) -> bool:
-        return self.task.kind == "regression"
+    def predict_encoded(self, inputs: Inputs) -> Tensor:
+        """The predictions for rows that an encoder of equal state has encoded in float64."""
+        return self._in_units(self.network(inputs))
+
+    def _in_units(self, outputs: Tensor) -> Tensor:
+        predictions = self.task.predict(outputs)
+        is_scaled = self.task.kind == "regression"
+        return predictions * self.state.target_scale + self.state.target_mean if is_scaled else predictions
+
+
+def row_chunks(table: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """The rows of `table` in parts that are predicted at once; one empty part where there are none."""
+    for at in range(0, max(1, table.height), _CHUNK):
+        yield table[at : at + _CHUNK]

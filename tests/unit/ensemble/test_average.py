@@ -1,0 +1,123 @@
+"""Averages: exact, whatever the members, and encoded once where encoders agree."""
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from poise import Average, ConfigError, DataError
+from poise.data import Encoder, infer_schema
+from poise.ensemble._members import encoder_digest
+from poise.fleet import Fleet
+from poise.recipe import Budget, Network, Recipe
+from poise.train import Binary, Dataset, Multiclass, Plan, Predictor, Regression
+
+TASKS = {"binary": Binary(), "multiclass": Multiclass(3), "regression": Regression()}
+RECIPE = Recipe(budget=Budget(2, 32), network=Network(width=4, depth=1))
+
+
+def make_data(kind, num_rows=60, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(num_rows, 2))
+    signal = x[:, 0] + 0.3 * x[:, 1]
+    target = {
+        "binary": (signal > 0).astype(float),
+        "multiclass": np.digitize(signal, [-0.5, 0.5]).astype(float),
+        "regression": 100 + 7 * signal,
+    }[kind]
+    table = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": rng.choice(["u", "v"], num_rows)})
+    return Dataset(table, infer_schema(table), target, np.ones(num_rows))
+
+
+def predictors(data, kind, rows_of):
+    plans = [
+        Plan(f"m{seed}", RECIPE, TASKS[kind], rows, np.arange(40, 60), seed=seed) for seed, rows in enumerate(rows_of)
+    ]
+    states = Fleet(plans, data).run()
+    return [Predictor(plan.recipe, plan.task, state) for plan, state in zip(plans, states, strict=True)]
+
+
+@pytest.fixture(params=["binary", "multiclass", "regression"])
+def trained(request):
+    data = make_data(request.param)
+    # Members 0 and 2 share an encoder.
+    return data, predictors(data, request.param, [np.arange(40), np.arange(5, 40), np.arange(40)])
+
+
+def test_it_is_the_weighted_mean_of_what_each_member_says(trained):
+    data, members = trained
+    alone = torch.stack([member.predict(data.table) for member in members])
+    average = Average(members, [0.5, 0.2, 0.3])
+    torch.testing.assert_close(average.member_predictions(data.table), alone, rtol=0, atol=0)
+    expected = 0.5 * alone[0] + 0.2 * alone[1] + 0.3 * alone[2]
+    torch.testing.assert_close(average.predict(data.table), expected, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(Average(members).predict(data.table), alone.mean(0), rtol=1e-14, atol=1e-14)
+    assert average.predict(data.table).dtype == torch.float64
+    assert average.task == members[0].task
+    assert average.encoder is members[0].encoder
+
+
+def test_parts_of_the_rows_change_nothing(trained, monkeypatch):
+    data, members = trained
+    average = Average(members)
+    whole, each = average.predict(data.table), average.member_predictions(data.table)
+    monkeypatch.setattr("poise.train._predictor._CHUNK", 7)
+    torch.testing.assert_close(average.predict(data.table), whole, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(average.member_predictions(data.table), each, rtol=1e-14, atol=1e-14)
+    assert average.predict(data.table[:0]).shape == (0, *whole.shape[1:])
+
+
+def test_a_table_is_encoded_once_for_members_with_equal_encoders(trained, monkeypatch):
+    data, members = trained
+    calls = []
+    plain = Encoder.transform
+    monkeypatch.setattr(Encoder, "transform", lambda self, *args, **kw: calls.append(self) or plain(self, *args, **kw))
+    Average(members).predict(data.table)
+    assert len(calls) == 2
+    calls.clear()
+    Average(members, [0, 1, 0]).predict(data.table)
+    assert calls == [members[1].encoder]
+
+
+def test_averages_are_members_too(trained):
+    data, members = trained
+    nested = Average([Average(members[:2]), members[2]], [2 / 3, 1 / 3])
+    torch.testing.assert_close(nested.predict(data.table), Average(members).predict(data.table))
+
+
+def test_the_digest_tells_encoders_apart():
+    data = make_data("binary")
+    one, same, other = (Encoder.fit(data.table, data.schema, np.arange(stop)) for stop in (40, 40, 41))
+    assert encoder_digest(one) == encoder_digest(same) != encoder_digest(other)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ([1.0], "one number a member"),
+        ([0.5, 0.6], "sum to 1"),
+        ([1.5, -0.5], r"weights\[0\]"),
+        ([float("nan"), 1.0], r"weights\[0\]"),
+        ([0.0, 0.0], "sum to 1"),
+    ],
+)
+def test_weights_that_are_none_are_refused(weights, said):
+    data = make_data("binary")
+    members = predictors(data, "binary", [np.arange(40), np.arange(40)])
+    with pytest.raises(ConfigError, match=said):
+        Average(members, weights)
+
+
+def test_members_that_do_not_go_together_are_refused():
+    data = make_data("binary")
+    one = predictors(data, "binary", [np.arange(40)])[0]
+    number = predictors(make_data("regression"), "regression", [np.arange(40)])[0]
+    with pytest.raises(ConfigError, match="member 1 predicts"):
+        Average([one, number])
+    narrow = Dataset(data.table.drop("c"), infer_schema(data.table.drop("c")), data.target, data.weight)
+    with pytest.raises(ConfigError, match="same columns"):
+        Average([one, predictors(narrow, "binary", [np.arange(40)])[0]])
+    with pytest.raises(ConfigError, match="is empty"):
+        Average([])
+    with pytest.raises(DataError):
+        Average([one, one]).predict(data.table.drop("a"))
