@@ -99,15 +99,3 @@ def _check_alike(members: Sequence[Predicts]) -> None:
                 f"`members` must all read the same columns, but those of member {index} differ from those of member 0.",
                 repair="Average networks that were trained on one table with one schema.",
             )
-
-
-def _errors(predictions: Array, target: Array) -> Array:
-    # Halves first: their difference is finite whatever the two are.
-    halves = predictions / 2 - target / 2
-    if np.abs(halves).max() > _LARGEST / 2:
-        raise DataError(
-            f"`predictions` are further than {_LARGEST:g} from `target`.",
-            where="argument `predictions`",
-            repair="Leave out the members that diverged.",
-        )
-    return predictions - target
