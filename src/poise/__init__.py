@@ -30,7 +30,6 @@ if TYPE_CHECKING:
         PoiseClassifier,
         PoiseRegressor,
         Progress,
-        check_target,
         cross_validate,
         fit,
         load,
@@ -75,6 +74,7 @@ if TYPE_CHECKING:
         recalibrate,
         restore_batch_norm,
     )
+    from poise.tuning import check_target
 
 __version__ = "0.1.0"
 
@@ -99,7 +99,6 @@ _HOMES = {
         "PoiseClassifier",
         "PoiseRegressor",
         "Progress",
-        "check_target",
         "cross_validate",
         "fit",
         "load",
@@ -144,6 +143,7 @@ _HOMES = {
         "recalibrate",
         "restore_batch_norm",
     ),
+    "poise.tuning": ("check_target",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PACKAGES = ("methods", "nn")

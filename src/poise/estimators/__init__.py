@@ -6,7 +6,7 @@ from poise.estimators._load import load
 from poise.estimators._predict import predict_table
 from poise.estimators._regressor import PoiseRegressor
 from poise.estimators._result import Candidate, ColumnNote, FitResult, Interval, Progress
-from poise.estimators._run import check_target, fit
+from poise.estimators._run import fit
 from poise.estimators._self_test import Check, self_test
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "PoiseClassifier",
     "PoiseRegressor",
     "Progress",
-    "check_target",
     "cross_validate",
     "fit",
     "load",

@@ -19,10 +19,11 @@ from poise._checks import Interval, check_real
 from poise._errors import ConfigError, DataError
 from poise.data import Schema, as_table, infer_schema
 from poise.estimators._bundle import save_bundle
-from poise.estimators._candidates import Candidates, Trained, TrainingOptions, feature_schema, train_candidates
+from poise.estimators._candidates import Candidates, Trained, TrainingOptions, train_candidates
 from poise.fleet import Engine
 from poise.recipe import KNOWN, Recipe, known, validate_recipe
 from poise.train import Dataset, Predictor, Task
+from poise.tuning import feature_schema
 
 _MIN_ROWS = 2
 

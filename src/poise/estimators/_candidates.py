@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import DataError, TrainingError
 from poise._random import Key
-from poise.data import Schema, check_columns, infer_schema, split_rows
+from poise.data import check_columns, split_rows
 from poise.fleet import Engine, Fleet, preparation, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
+from poise.tuning import merge_equal_rows
 
 OnEpoch = Callable[[int, Plan, State], None]
 _MIN_ROWS_TO_VALIDATE = 10
@@ -70,40 +70,6 @@ class TrainingOptions:
     folder: Path | None = None
     on_note: Callable[[str], None] | None = None
     engines: Sequence[Engine] | None = None
-
-
-def feature_schema(table: pl.DataFrame) -> Schema:
-    """What the columns of `table` mean, of which at least one must be a feature.
-
-    Raises:
-        DataError: If there are no rows or columns, or none is a feature; the message says why each is left out.
-    """
-    schema = infer_schema(table)
-    if not schema.features:
-        notes = "; ".join(f"{column.name!r}: {column.note}" for column in schema.left_out[:10])
-        raise DataError(f"No column can be learnt from ({notes}).", repair="Give at least one column that varies.")
-    return schema
-
-
-def merge_equal_rows(data: Dataset) -> Dataset:
-    """Rows in canonical order, equal ones (features and target) merged with their weights added, weightless ones gone.
-
-    So a fit depends on the rows and their weights, not on their order, a row with weight 2 is the row twice, and a
-    duplicate can never stand on both sides of the validation split.
-    """
-    names = [f"x{index}" for index in range(len(data.schema.feature_names))]
-    features = data.table.select(data.schema.feature_names)
-    frame = features.rename(dict(zip(features.columns, names, strict=True)), strict=False).with_columns(
-        pl.Series("target", data.target), pl.Series("weight", data.weight)
-    )
-    merged = (
-        frame.filter(pl.col("weight") > 0)
-        .group_by([*names, "target"])
-        .agg(pl.col("weight").sum())
-        .sort([*names, "target"], nulls_last=True)
-    )
-    table = merged.select(names).rename(dict(zip(names, features.columns, strict=True)))
-    return Dataset(table, data.schema, merged["target"].to_numpy(), merged["weight"].to_numpy())
 
 
 def train_candidates(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -17,26 +16,17 @@ from numpy.typing import NDArray
 from poise._checks import Interval, check_real
 from poise._errors import ConfigError
 from poise._random import Key
-from poise.data import (
-    Schema,
-    Split,
-    as_table,
-    check_columns,
-    duplicated_rows,
-    encode_classes,
-    infer_task,
-    read_table,
-    split_rows,
-)
+from poise.data import Schema, Split, check_columns, duplicated_rows, split_rows
 from poise.estimators._baseline import Baseline
-from poise.estimators._candidates import Candidates, OnEpoch, TrainingOptions, feature_schema, train_candidates
+from poise.estimators._candidates import Candidates, OnEpoch, TrainingOptions, train_candidates
 from poise.estimators._classifier import PoiseClassifier
 from poise.estimators._regressor import PoiseRegressor
 from poise.estimators._result import ColumnNote, FitResult, Progress
-from poise.estimators._run_folder import RunFolder
+from poise.estimators._run_folder import config_of, finish, finished
 from poise.estimators._scores import score_candidates, verdict
 from poise.recipe import KNOWN, Recipe, known, validate_recipe
-from poise.train import Binary, Dataset, Multiclass, Plan, Regression, State, Task
+from poise.train import Dataset, Plan, State, Task
+from poise.tuning import RunFolder, environment, feature_schema, read_labeled, source_name
 
 TEST_FRACTION = 0.2
 _LEAST_SECONDS = 40.0
@@ -100,16 +90,13 @@ def fit(
     """
     started = time.perf_counter()
     recipes = _recipes(recipe)
-    # A file name need not be UTF-8, but what is written of it must be.
-    named = str(data) if isinstance(data, str | Path) else "a table in memory"
-    source = named.encode(errors="backslashreplace").decode()
-    table = _read(data, target, seed)
+    source, table = source_name(data), _read(data, target, seed)
     seconds = _seconds(time_limit, table.learn.table.height)
     with RunFolder(out, resume=resume) as folder:
-        folder.write_config(source=source, target=target, seed=seed, time_limit=seconds, recipes=recipes)
-        finished = folder.finished()
-        if finished is not None:
-            return finished
+        folder.write_config(config_of(source=source, target=target, seed=seed, time_limit=seconds, recipes=recipes))
+        before = finished(folder)
+        if before is not None:
+            return before
         options = TrainingOptions(
             seed, time_limit=seconds, folder=folder.checkpoints, on_note=_noting(progress, len(recipes))
         )
@@ -131,9 +118,9 @@ def fit(
             seconds=time.perf_counter() - started,
             run_folder="" if out is None else str(out),
             warnings=table.warnings + _training_notes(candidates, recipes),
-            environment=folder.environment(seed),
+            environment=environment(seed),
         )
-        folder.finish(result, _estimator(candidates, table), target)
+        finish(folder, result, _estimator(candidates, table), target)
     return result
 
 
@@ -147,51 +134,14 @@ def _recipes(recipe: Recipe | str) -> Mapping[str, Recipe]:
 
 
 def _read(data: Any, target: str, seed: int) -> _Table:
-    table = read_table(data) if isinstance(data, str | Path) else as_table(data, name="data")
-    task, classes, values = _target(table, target)
+    table = read_labeled(data, target)
+    features = table.features
     key = Key(seed).stream("test")
-    codes = None if task.kind == "regression" else values.astype(np.int64)
-    split = split_rows(table.height, key=key, test=TEST_FRACTION, val=0.0, classes=codes)
-    features = table.drop(target)
+    split = split_rows(features.height, key=key, test=TEST_FRACTION, val=0.0, classes=table.codes)
     schema = feature_schema(features[split.train])
     check_columns(schema, features)  # a message about a bad cell counts the rows of the file
-    learn, test = (_dataset(features, schema, values, rows) for rows in (split.train, split.test))
-    return _Table(learn, test, task, classes, _notes(features, schema, split))
-
-
-def check_target(table: pl.DataFrame, target: str) -> None:
-    """Refuse a target that is not a column of the table.
-
-    Args:
-        table: As `read_table` gives it.
-        target: Name of the column to predict.
-
-    Raises:
-        ConfigError: If there is no such column; the message holds the nearest names.
-
-    Example:
-        >>> check_target(pl.DataFrame({"age": [1], "city": ["a"]}), "age")
-    """
-    if target in table.columns:
-        return
-    near = difflib.get_close_matches(target, table.columns, n=3)
-    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"The columns are: {', '.join(table.columns)}."
-    raise ConfigError(f"There is no column {target!r} to predict.", where="`target`", repair=hint)
-
-
-def _target(table: pl.DataFrame, target: str) -> tuple[Task, NDArray[Any] | None, NDArray[np.float64]]:
-    check_target(table, target)
-    column = table[target]
-    kind = infer_task(column, name=target).task
-    if kind == "regression":
-        return Regression(), None, column.cast(pl.Float64).to_numpy()
-    classes, codes = encode_classes(column, name=target)
-    task = Binary() if kind == "binary" else Multiclass(len(classes))
-    return task, np.array(classes), codes.astype(np.float64)
-
-
-def _dataset(features: pl.DataFrame, schema: Schema, values: NDArray[np.float64], rows: NDArray[np.int64]) -> Dataset:
-    return Dataset(features[rows], schema, values[rows], np.ones(len(rows)))
+    learn, test = (table.dataset(schema, rows) for rows in (split.train, split.test))
+    return _Table(learn, test, table.task, table.classes, _notes(features, schema, split))
 
 
 def _notes(features: pl.DataFrame, schema: Schema, split: Split) -> tuple[str, ...]:

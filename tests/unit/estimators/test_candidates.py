@@ -9,10 +9,11 @@ import torch
 
 from poise import DataError, TrainingError
 from poise.data import infer_schema
-from poise.estimators._candidates import TrainingOptions, merge_equal_rows, train_candidates
+from poise.estimators._candidates import TrainingOptions, train_candidates
 from poise.methods import L2, Dropout, EarlyStopping
 from poise.recipe import AdamW, Budget, Constant, Network, Recipe
 from poise.train import Binary, Dataset
+from poise.tuning import merge_equal_rows
 
 TINY = Recipe(budget=Budget(3, 16), network=Network(width=8, depth=1))
 
