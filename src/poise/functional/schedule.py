@@ -135,6 +135,32 @@ class CosLog(Schedule):
 
 
 @dataclass(frozen=True)
+class CosineCycles(Schedule):
+    """end + (start - end) · (1 + cos(π s)) / 2 in each of `cycles` equal cycles, s in [0, 1) its own progress.
+
+    At the end of the training it is `end`; each cycle before restarts from `start`.
+
+    Reference: Huang et al., "Snapshot ensembles", ICLR 2017; Loshchilov and Hutter, "SGDR", ICLR 2017.
+
+    Example:
+        >>> CosineCycles(1.0, cycles=2).at(0.25), CosineCycles(1.0, cycles=2).at(0.5)
+        (0.5, 1.0)
+    """
+
+    end: float = 0.0
+    cycles: int = 5
+
+    def __post_init__(self) -> None:
+        check_integer("cycles", self.cycles, Interval(1, 1000))
+
+    def at(self, progress: float) -> float:
+        # A step that begins a cycle may lie a rounding error before it.
+        cycle = min(self.cycles - 1, math.floor(progress * self.cycles + 1e-9))
+        part = max(0.0, progress * self.cycles - cycle)
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * part)) / 2
+
+
+@dataclass(frozen=True)
 class EarlyOnly(Schedule):
     """start until t = `until`, then 0: early dropout, which reduces underfitting.
 

@@ -1,6 +1,16 @@
 """Recipes as data: what is done to a network so that it generalizes."""
 
-from poise.functional.schedule import Constant, Cosine, CosLog, EarlyOnly, FlatCosine, LateOnly, Linear, Schedule
+from poise.functional.schedule import (
+    Constant,
+    Cosine,
+    CosineCycles,
+    CosLog,
+    EarlyOnly,
+    FlatCosine,
+    LateOnly,
+    Linear,
+    Schedule,
+)
 from poise.recipe._known import KNOWN, SOURCES, known
 from poise.recipe._recipe import AdamW, Budget, Network, Recipe
 from poise.recipe._rules import Issue, check_recipe, validate_recipe
@@ -14,6 +24,7 @@ __all__ = [
     "Constant",
     "CosLog",
     "Cosine",
+    "CosineCycles",
     "EarlyOnly",
     "FlatCosine",
     "Issue",

@@ -12,6 +12,7 @@ from poise._errors import ConfigError
 from poise.functional.schedule import (
     Constant,
     Cosine,
+    CosineCycles,
     CosLog,
     EarlyOnly,
     FlatCosine,
@@ -25,7 +26,8 @@ from poise.recipe._recipe import AdamW, Budget, Network, Recipe
 T = TypeVar("T")
 
 SCHEDULES: Mapping[str, type[Schedule]] = {
-    schedule.__name__: schedule for schedule in (Constant, Linear, Cosine, FlatCosine, CosLog, EarlyOnly, LateOnly)
+    schedule.__name__: schedule
+    for schedule in (Constant, Linear, Cosine, FlatCosine, CosineCycles, CosLog, EarlyOnly, LateOnly)
 }
 _SECTIONS: Mapping[str, type] = {"optimizer": AdamW, "budget": Budget, "network": Network}
 

@@ -10,6 +10,7 @@ from poise._errors import ConfigError
 from poise.functional.schedule import (
     Constant,
     Cosine,
+    CosineCycles,
     CosLog,
     EarlyOnly,
     FlatCosine,
@@ -28,6 +29,8 @@ POINTS = [
     (Cosine(2.0, end=1.0, warmup=0.2), {0: 0, 0.1: 1, 0.2: 2, 0.6: 1.5, 1: 1}),
     (FlatCosine(2.0), {0: 2, 0.5: 2, 0.75: 1, 1: 0}),
     (FlatCosine(2.0, end=1.0, flat=0.0), {0: 2, 0.5: 1.5, 1: 1}),
+    (CosineCycles(2.0, cycles=1), {0: 2, 1 / 3: 1.5, 0.5: 1, 1: 0}),
+    (CosineCycles(2.0, end=1.0, cycles=4), {0: 2, 0.125: 1.5, 0.25: 2, 0.375: 1.5, 0.75: 2, 1: 1}),
     (CosLog(2.0, cycles=1), {0: 0, 2**0.5 - 1: 2, 1: 0}),
     # Cycle n ends at (2^n - 1) / 15; its peak is where log2 passes n - 1/2.
     (CosLog(2.0), {0: 0, 1 / 15: 0, 3 / 15: 0, 7 / 15: 0, 1: 0, (2**3.5 - 1) / 15: 2}),
@@ -61,6 +64,7 @@ def test_every_schedule_is_in_the_table():
         (lambda: Cosine(1.0, warmup=1.0), "warmup"),
         (lambda: Cosine(1.0, warmup=-0.1), "warmup"),
         (lambda: FlatCosine(1.0, flat=1.0), "flat"),
+        (lambda: CosineCycles(1.0, cycles=0), "cycles"),
         (lambda: CosLog(1.0, cycles=0), "cycles"),
         (lambda: CosLog(1.0, cycles=2.0), "cycles"),
         (lambda: CosLog(1.0, cycles=17), "cycles"),
@@ -84,3 +88,10 @@ def test_schedules_are_frozen_hashable_values():
 def test_value_at_takes_numbers_and_schedules():
     assert value_at(0.3, 0.9) == 0.3
     assert value_at(Linear(0.0, end=1.0), 0.25) == 0.25
+
+
+def test_every_cycle_restarts_at_its_first_step():
+    for cycles in range(1, 60):
+        schedule = CosineCycles(1.0, cycles=cycles)
+        assert [schedule.at(cycle * 7 / (7 * cycles)) for cycle in range(cycles)] == [1.0] * cycles
+        assert all(schedule.at((cycle * 7 - 1) / (7 * cycles)) < 0.06 for cycle in range(1, cycles))

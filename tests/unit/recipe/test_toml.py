@@ -15,6 +15,7 @@ from poise.recipe import (
     AdamW,
     Budget,
     Cosine,
+    CosineCycles,
     CosLog,
     EarlyOnly,
     FlatCosine,
@@ -37,7 +38,10 @@ RECIPES = [
         budget=Budget(max_epochs=1, batch_size=10**9),
         network=Network(width=1, depth=50, activation="selu", residual=True, numeric="quantile", num_bins=3),
     ),
-    *(Recipe(optimizer=AdamW(lr=schedule)) for schedule in (CosLog(0.1), FlatCosine(0.1), LateOnly(0.1), 0.5)),
+    *(
+        Recipe(optimizer=AdamW(lr=schedule))
+        for schedule in (CosLog(0.1), CosineCycles(0.1, cycles=3), FlatCosine(0.1), LateOnly(0.1), 0.5)
+    ),
     *KNOWN.values(),
 ]
 
