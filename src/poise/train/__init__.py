@@ -4,10 +4,12 @@ from poise.train._adamw import adam_step
 from poise.train._checkpoint import (
     load_state,
     pack_tensors,
+    read_checkpoint,
     remove_leftovers,
     save_state,
     to_json,
     write_atomically,
+    write_checkpoint,
 )
 from poise.train._flat import flatten_, flatten_gradients_, running_statistics
 from poise.train._history import Epoch
@@ -36,10 +38,12 @@ __all__ = [
     "flatten_gradients_",
     "load_state",
     "pack_tensors",
+    "read_checkpoint",
     "remove_leftovers",
     "row_chunks",
     "running_statistics",
     "save_state",
     "to_json",
     "write_atomically",
+    "write_checkpoint",
 ]

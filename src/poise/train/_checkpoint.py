@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -16,6 +17,7 @@ from torch import Tensor
 from poise._errors import ResumeError
 from poise.train._state import State
 
+T = TypeVar("T")
 _TEMPORARY = re.compile(r"\.tmp(\d+)$")
 
 
@@ -55,14 +57,26 @@ def _digest(tensors: bytes, numbers: Any) -> str:
 
 
 def save_state(state: State, folder: Path, name: str) -> None:
-    """Write `name.json` and the tensor file it points to; the JSON comes last and makes the checkpoint valid.
+    """Write a state, so that `load_state` finds it.
 
     Args:
         state: What to keep.
         folder: Exists.
         name: Of the checkpoint within the folder.
     """
-    tensors, numbers = pack_tensors(state.tensors), state.numbers()
+    write_checkpoint(state.tensors, state.numbers(), folder, name)
+
+
+def write_checkpoint(parts: dict[str, Tensor], numbers: Any, folder: Path, name: str) -> None:
+    """Write `name.json` and the tensor file it points to; the JSON comes last and makes the checkpoint valid.
+
+    Args:
+        parts: Tensors to keep.
+        numbers: What else to keep, as JSON takes it.
+        folder: Exists.
+        name: Of the checkpoint within the folder.
+    """
+    tensors = pack_tensors(parts)
     digest = _digest(tensors, numbers)
     tensor_file = folder / f"{name}-{digest[:16]}.safetensors"
     write_atomically(tensor_file, tensors)
@@ -79,6 +93,15 @@ def load_state(folder: Path, name: str) -> State | None:
     Raises:
         ResumeError: If the checkpoint is damaged.
     """
+    return read_checkpoint(folder, name, State.from_numbers)
+
+
+def read_checkpoint(folder: Path, name: str, make: Callable[[dict[str, Tensor], Any], T]) -> T | None:
+    """What `make` makes of the tensors and the numbers saved under `name`, or None where there are none.
+
+    Raises:
+        ResumeError: If the checkpoint is damaged.
+    """
     path = folder / f"{name}.json"
     if not path.exists():
         return None
@@ -87,7 +110,7 @@ def load_state(folder: Path, name: str) -> State | None:
         tensors = (folder / Path(content["tensors"]).name).read_bytes()
         if _digest(tensors, content["numbers"]) != content["sha256"]:
             raise ValueError("it does not match its digest")
-        return State.from_numbers(load(tensors), content["numbers"])
+        return make(load(tensors), content["numbers"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ResumeError(
             f"The checkpoint cannot be read: {error}.", where=str(path), repair="Start the run anew in an empty folder."

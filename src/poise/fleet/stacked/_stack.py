@@ -171,7 +171,7 @@ class Stack:
         return made
 
     def gradients(
-        self, loss: Function, inputs: Any, *others: Any, draws: Sequence[Draws] | None = None
+        self, loss: Function, inputs: Any, *others: Any, draws: Sequence[Draws] | None = None, shared: int = 0
     ) -> tuple[Tensor, Tensor]:
         """The loss of each variant and its gradient.
 
@@ -181,34 +181,39 @@ class Stack:
             inputs: What networks read: a tensor (V, ...), or a tuple or dict of such.
             others: More of that kind.
             draws: What names the random numbers of each layer that draws; None for what the layers would draw next.
+            shared: How many of `inputs` and `others`, from the first on, are the same for all variants and have no axis
+                of them.
 
         Returns:
             Losses (V,) and gradients (V, P), in the order of `weights`; `split` takes a row apart.
         """
-        args = (self.weights, *self._changing(inputs, draws), (inputs, *others))
+        args = (self.weights, *self._changing(inputs, draws, shared), (inputs, *others))
         if self._replays is None:
-            losses, gradients, moved = self._gradients(loss, *args)
+            losses, gradients, moved = self._gradients(loss, shared, *args)
         else:
-            name = (loss, self.template.training)
-            losses, gradients, moved = self._replays(name, partial(self._gradients, loss), *args)
+            name = (loss, self.template.training, shared)
+            losses, gradients, moved = self._replays(name, partial(self._gradients, loss, shared), *args)
         self.buffers |= moved
         return losses, gradients
 
     def _gradients(
-        self, loss: Function, weights: Tensor, buffers: dict[str, Tensor], supplies: Sequence[Supply], mapped: Any
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        self, loss: Function, shared: int, weights: Tensor, buffers: dict[str, Tensor], supplies: Sequence[Supply],
+        mapped: Any,
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
         weights = weights.detach().requires_grad_()
         with torch.enable_grad():
-            losses, moved = self.call(loss, mapped, weights, buffers, supplies)
+            losses, moved = self.call(loss, mapped, weights, buffers, supplies, shared=shared)
             # The loss of a variant depends on no other one's weights, so the sum has the gradients of all.
             (gradients,) = torch.autograd.grad(losses.sum(), weights)
         return losses.detach(), gradients, moved
 
-    def _changing(self, inputs: Any, draws: Sequence[Draws] | None) -> tuple[dict[str, Tensor], list[Supply]]:
+    def _changing(
+        self, inputs: Any, draws: Sequence[Draws] | None, shared: int = 0
+    ) -> tuple[dict[str, Tensor], list[Supply]]:
         """Copies of the buffers that a pass moves, and the random numbers that it takes."""
         if not self.template.training:
             return dict(self.buffers), []
-        passes = self._passes_of(inputs)
+        passes = self._passes_of(inputs if shared else tree_map(lambda tensor: tensor[0], inputs))
         draws = self._own_draws(passes) if draws is None else draws
         supplies = [
             draw(layer, own, expected, self.device, named=isinstance(taker, Chain))
@@ -233,15 +238,18 @@ class Stack:
         weights: Tensor,
         buffers: dict[str, Tensor],
         supplies: Sequence[Supply] = (),
+        *,
+        shared: int = 0,
     ) -> tuple[Any, dict[str, Tensor]]:
         """`function` for each row of `weights`: its results, and the buffers that it leaves.
 
         Args:
             function: As in `gradients`, of any result.
-            mapped: Further arguments, with an axis of variants.
+            mapped: Further arguments, with an axis of variants but for the first `shared` of them.
             weights: (V, P), or some rows of it.
             buffers: By name, of the same variants; changed in place.
             supplies: Random numbers of the layers that draw.
+            shared: As in `gradients`.
         """
 
         def of_one(own_weights: Tensor, own_buffers: dict[str, Tensor], supplies: Any, mapped: Any) -> Any:
@@ -251,17 +259,17 @@ class Stack:
                 result = functional_call(self._host, tensors, (function, parameters, *mapped))
             return result, {name: tensors[f"module.{name}"].detach() for name in own_buffers}
 
-        made: tuple[Any, dict[str, Tensor]] = vmap(of_one)(weights, buffers, list(supplies), mapped)
+        axes = (0, 0, 0, tuple(None if place < shared else 0 for place in range(len(mapped))))
+        made: tuple[Any, dict[str, Tensor]] = vmap(of_one, in_dims=axes)(weights, buffers, list(supplies), mapped)
         return made
 
     def _passes_of(self, inputs: Any) -> Any:
-        """Which numbers the layers need for such inputs; found once for each shape, by a pass of a single variant."""
+        """Which numbers the layers need for inputs of one variant; found once for each shape."""
         if not self._drawn:
             return []
-        first = tree_map(lambda tensor: tensor[0], inputs)
         name = repr(tree_map(lambda tensor: (tensor.shape, tensor.dtype), inputs))
         if name not in self._passes:
-            self._passes[name] = shapes_seen(self.template, self._drawn, first)
+            self._passes[name] = shapes_seen(self.template, self._drawn, inputs)
         return self._passes[name]
 
 

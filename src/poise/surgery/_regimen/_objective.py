@@ -52,14 +52,14 @@ def _without_outputs(weights: Weights) -> Forward:
 
 
 def _with_outputs(weights: Weights, outputs: Tensor, targets: Tensor) -> Forward:
+    if not targets.is_floating_point():
+        return _classes(weights, outputs, targets)
     outputs, targets, row_losses, neutral = _task(outputs, targets)
     return Forward(outputs, targets, torch.ones_like(outputs[:, 0]), row_losses, neutral, weights)
 
 
 def _task(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, RowLosses, float | None]:
-    """Rows of outputs and targets, and the loss that fits them."""
-    if not targets.is_floating_point():
-        return _classes(outputs, targets)
+    """Rows of outputs and floating targets, and the loss that fits them."""
     if targets.shape != outputs.shape:
         raise ConfigError(
             f"Floating targets must have the shape of the outputs, {tuple(outputs.shape)}, but have "
@@ -72,10 +72,10 @@ def _task(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, RowLosses, 
     return outputs.reshape(-1, 1), targets.reshape(-1, 1), losses.squared_error, None
 
 
-def _classes(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, RowLosses, float | None]:
+def _classes(weights: Weights, outputs: Tensor, targets: Tensor) -> Forward:
     if outputs.numel() == targets.numel():
-        binary = targets.reshape(-1, 1).to(outputs.dtype)
-        return outputs.reshape(-1, 1), binary, losses.binary_cross_entropy, 0.5
+        binary, rows = targets.reshape(-1, 1).to(outputs.dtype), outputs.reshape(-1, 1)
+        return Forward(rows, binary, torch.ones_like(rows[:, 0]), losses.binary_cross_entropy, 0.5, weights)
     if outputs.ndim == targets.ndim + 1 and outputs.shape[:-1] == targets.shape:
         outputs = outputs.flatten(0, -2)
     elif outputs.ndim == targets.ndim + 1 and (outputs.shape[0], *outputs.shape[2:]) == tuple(targets.shape):
@@ -86,10 +86,12 @@ def _classes(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, RowLosse
             where="regimen.penalty",
         )
     targets = targets.reshape(-1)
-    known = targets >= 0  # torch's `ignore_index` is negative
+    # torch's `ignore_index` is negative. Rows get the weight 0, not left out: `torch.vmap` wants shapes that stay.
+    known = (targets >= 0).to(outputs.dtype)
     num_classes = outputs.shape[-1]
-    codes = functional.one_hot(targets[known].long(), num_classes).to(outputs.dtype)
-    return outputs[known], codes, losses.cross_entropy, 1 / num_classes
+    codes = functional.one_hot(targets.clamp(min=0).long(), num_classes).to(outputs.dtype)
+    weight = known / known.mean().clamp(min=1 / max(1, len(known)))
+    return Forward(outputs, codes, weight, losses.cross_entropy, 1 / num_classes, weights)
 
 
 def _rows(x: Tensor) -> Tensor:

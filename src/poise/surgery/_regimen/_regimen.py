@@ -199,9 +199,13 @@ class Regimen:
         """
         weights = self._weights()
         self._update("after", weights, optimizer)
-        self.num_steps_done += 1
+        self.count_step()
         for average in self._averages:
             average.move(_tensors(weights), self._clock)
+
+    def count_step(self) -> None:
+        """Count a step whose work was done elsewhere, as by a stack of models, and set the strengths of the next."""
+        self.num_steps_done += 1
         self._strengths.set_progress(self._clock.progress)
 
     def finish(self, batches: Iterable[Any] | None = None, *, call: Call | None = None) -> nn.Module:
