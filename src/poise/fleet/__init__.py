@@ -1,7 +1,7 @@
 """Many trainings on one table."""
 
-from poise.fleet._budget import within_time
-from poise.fleet._choice import Choice, default_engines, preparation
+from poise.fleet._budget import seconds_per_epoch, within_time
+from poise.fleet._choice import Choice, choose, default_engines, preparation
 from poise.fleet._engine import Engine
 from poise.fleet._fleet import Fleet
 from poise.fleet._pace import Pace
@@ -14,8 +14,10 @@ __all__ = [
     "Fleet",
     "Pace",
     "PlainEngine",
+    "choose",
     "default_engines",
     "preparation",
+    "seconds_per_epoch",
     "wait_for_all",
     "within_time",
 ]

@@ -34,7 +34,7 @@ def within_time(
     for engine in dict.fromkeys(crew):
         engine.prepare(plans)
     started = time.perf_counter()
-    paces = [_seconds_per_epoch(plan, data, engine) for plan, engine in zip(plans, crew, strict=True)]
+    paces = [seconds_per_epoch(plan, data, engine) for plan, engine in zip(plans, crew, strict=True)]
     left = max(0.0, seconds - (time.perf_counter() - started))
     cores = min((engine.parallelism() for engine in crew), default=1)
     low, high = 0.0, left
@@ -58,7 +58,14 @@ def _makespan(epochs: Sequence[int], paces: Sequence[float], cores: int) -> floa
     return max(free)
 
 
-def _seconds_per_epoch(plan: Plan, data: Dataset, engine: Engine) -> float:
+def seconds_per_epoch(plan: Plan, data: Dataset, engine: Engine) -> float:
+    """What an epoch of `plan` takes on one core, measured on a state that is thrown away.
+
+    Args:
+        plan: What is to be trained.
+        data: What it is trained on.
+        engine: Who trains it, prepared.
+    """
     states = engine.start([plan], data)
     seconds = [0.0]
     # A short first epoch is mostly one-time work, such as first calls into libraries.

@@ -11,14 +11,27 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from poise._errors import ResumeError
+from poise.data import Inputs
 from poise.fleet._choice import Choice, choose, default_engines, explain
+from poise.fleet._encoded import encoded
 from poise.fleet._engine import Engine, OnEpoch
 from poise.fleet._memory import check_fits
 from poise.fleet._pace import Pace, Stopwatch
 from poise.fleet._start import start_states
-from poise.train import Dataset, Plan, State, load_state, remove_leftovers, save_state, to_json, write_atomically
+from poise.train import (
+    Dataset,
+    Plan,
+    Predictor,
+    State,
+    load_state,
+    remove_leftovers,
+    save_state,
+    to_json,
+    write_atomically,
+)
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
 _RESTING = "resting"  # a plan that is at its target, while others still train
@@ -92,6 +105,16 @@ class Fleet:
             state.stopped = state.stopped or "pruned"
             state.tensors = {}
             self._save(index)
+
+    def validation_predictions(self, index: int) -> Tensor:
+        """What the network of a plan predicts for its validation rows.
+
+        Returns:
+            (N, classes) probabilities, or (N,) values in the target's own units.
+        """
+        plan, state = self.plans[index], self.states[index]
+        numeric, categorical = encoded(plan, state, self.data).val.inputs
+        return Predictor(plan.recipe, plan.task, state).predict_encoded(Inputs(numeric.double(), categorical))
 
     def explain(self) -> str:
         """Which engine trains which plans, and why not a faster one."""

@@ -142,7 +142,7 @@ def _holder(recipe: Recipe, owner: str) -> Any:
 
 def _occupant(recipe: Recipe, slot: Domain) -> Method | None:
     """What `recipe` has in a slot: the option that differs from its method in numbers only, or None."""
-    options = slot.options if isinstance(slot, OneOf) else ()
+    options: tuple[Method | None, ...] = slot.options if isinstance(slot, OneOf) else ()
     for option in options:
         held = None if option is None else recipe.get(type(option))
         if held is not None and _shape(held) == _shape(option):

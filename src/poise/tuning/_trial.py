@@ -22,6 +22,7 @@ class Trial:
         origin: Name in the portfolio, or of the sampler.
         params: As `Proposal.params`.
         rungs: Validation loss, the best so far, by the epochs done at each rung.
+        folds: Validation loss at the end, by fold, where a trial was trained on several.
         end: "" while it may go on, "complete", "pruned" (others did better) or "failed" (numbers that are not finite).
         engine: That trained it.
         seconds: Of training.
@@ -32,6 +33,7 @@ class Trial:
     origin: str = ""
     params: Mapping[str, Any] | None = None
     rungs: dict[int, float] = field(default_factory=dict)
+    folds: dict[int, float] = field(default_factory=dict)
     end: TrialEnd = ""
     engine: str = ""
     seconds: float = 0.0
