@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         TrainingError,
     )
     from poise.data import infer_schema, read_table
-    from poise.ensemble import Average, MCPrediction, mc_dropout, predict_mc
+    from poise.ensemble import Average, Bagging, DeepEnsemble, FoldEnsemble, MCPrediction, mc_dropout, predict_mc
     from poise.estimators import (
         FitResult,
         PoiseClassifier,
@@ -94,7 +94,15 @@ _HOMES = {
         "TrainingError",
     ),
     "poise.data": ("infer_schema", "read_table"),
-    "poise.ensemble": ("Average", "MCPrediction", "mc_dropout", "predict_mc"),
+    "poise.ensemble": (
+        "Average",
+        "Bagging",
+        "DeepEnsemble",
+        "FoldEnsemble",
+        "MCPrediction",
+        "mc_dropout",
+        "predict_mc",
+    ),
     "poise.estimators": (
         "FitResult",
         "PoiseClassifier",
@@ -153,6 +161,7 @@ _PACKAGES = ("methods", "nn")
 __all__ = [
     "AdamW",
     "Average",
+    "Bagging",
     "Budget",
     "BundleError",
     "ColumnsError",
@@ -163,10 +172,12 @@ __all__ = [
     "CosineCycles",
     "DataError",
     "DecayGroups",
+    "DeepEnsemble",
     "EarlyOnly",
     "ExportError",
     "FitResult",
     "FlatCosine",
+    "FoldEnsemble",
     "FoldPlan",
     "FoldStep",
     "Frozen",

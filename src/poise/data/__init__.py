@@ -2,6 +2,7 @@
 
 from poise.data._column import as_column
 from poise.data._encode import Encoder
+from poise.data._folds import fold_rows
 from poise.data._frame import as_table
 from poise.data._inputs import Inputs
 from poise.data._schema import Column, Schema, check_columns, infer_schema
@@ -23,6 +24,7 @@ __all__ = [
     "check_columns",
     "duplicated_rows",
     "encode_classes",
+    "fold_rows",
     "infer_schema",
     "infer_task",
     "num_shared_rows",
