@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks import _peers_setup
 from benchmarks.datasets import SETS, load
-from benchmarks.quality import _processor
+from benchmarks.quality import _processor as processor
 from poise._random import Key
 from poise.data import encode_classes, split_rows
 
@@ -136,7 +136,7 @@ def fit(system: str, given: Problem, split: int, *, threads: int = THREADS, limi
         threads: Of the process.
         limit: Seconds after which it is stopped, or None.
     """
-    job = {"kind": "fit", "system": system, "task": given.task, "target": given.target, "seed": split}
+    job = {"system": system, "task": given.task, "target": given.target, "seed": split}
     answer, predictions, others, before = run({**job, "num_classes": given.num_classes}, given, threads, limit)
     loss, score = (None, None) if predictions is None else judge(given, predictions)
     return Record(
@@ -151,9 +151,9 @@ def fit(system: str, given: Problem, split: int, *, threads: int = THREADS, limi
         predict_seconds=answer.get("predict_seconds"),
         peak_mib=answer.get("peak_mib"),
         threads=threads,
-        others=round(others, 3),
+        others=others,
         load_before=round(before, 2),
-        processor=_processor(),
+        processor=processor(),
         cores=os.cpu_count() or 1,
         versions=answer.get("versions", {"python": platform.python_version()}),
         error=answer.get("error", ""),
@@ -181,20 +181,18 @@ def run(
 
 def _process(system: str, folder: Path, threads: int, limit: float | None) -> tuple[str, float]:
     """Name of the error, if any, and how many cores others kept busy meanwhile."""
-    environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))
     if system == OURS:
         command = [sys.executable, "-m", "benchmarks._peers_ours", str(folder)]
     else:
         # -P: the folder of the script holds a `statistics.py`, which is not Python's.
         worker = str(Path(__file__).with_name("_peers_worker.py"))
         command = [str(_peers_setup.python()), "-P", worker, str(folder)]
-    started, busy, own = time.perf_counter(), _busy_seconds(), _own_seconds()
-    error = ""
+    watch, error = Watch(), ""
     try:
         done = subprocess.run(
             command,
             cwd=Path(__file__).parents[1],
-            env={**os.environ, **environment},
+            env=environment(threads),
             capture_output=True,
             text=True,
             timeout=limit,
@@ -206,8 +204,24 @@ def _process(system: str, folder: Path, threads: int, limit: float | None) -> tu
             error = last.partition(":")[0].rpartition(".")[2]
     except subprocess.TimeoutExpired:
         error = "TimeoutExpired"
-    wall = time.perf_counter() - started
-    return error, max(0.0, (_busy_seconds() - busy) - (_own_seconds() - own)) / wall
+    return error, watch.others()
+
+
+def environment(threads: int) -> dict[str, str]:
+    """Of a process that may use so many threads."""
+    return {**os.environ, **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads))}
+
+
+class Watch:
+    """Tells what other processes did since it was made."""
+
+    def __init__(self) -> None:
+        self._started, self._busy, self._own = time.perf_counter(), _busy_seconds(), _own_seconds()
+
+    def others(self) -> float:
+        """Cores that they kept busy, on average; children of this process that have ended are not among them."""
+        busy, own = _busy_seconds() - self._busy, _own_seconds() - self._own
+        return round(max(0.0, busy - own) / (time.perf_counter() - self._started), 3)
 
 
 def _busy_seconds() -> float:

@@ -3,8 +3,7 @@
     python _peers_worker.py FOLDER
 
 FOLDER holds `job.json`, `train.parquet` and `test.parquet`; `predictions.parquet` and `answer.json` are put beside
-them. The job's `kind` says what is done: "fit" fits one system, "hpo" lets RealMLP's own search run and notes when it
-found what.
+them.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ _CROSS_ENTROPY = {"val_metric_name": "cross_entropy"}
 SYSTEMS: dict[str, tuple[str, dict[str, object]]] = {
     "RealMLP-TD": ("RealMLP_TD", {}),
     "RealMLP-TD log loss": ("RealMLP_TD", {**_CROSS_ENTROPY, "use_ls": False}),
+    "RealMLP-HPO": ("RealMLP_HPO", _CROSS_ENTROPY),
     "TabM-D": ("TabM_D", _CROSS_ENTROPY),
     "LGBM-TD": ("LGBM_TD", _CROSS_ENTROPY),
     "CatBoost-TD": ("CatBoost_TD", _CROSS_ENTROPY),
@@ -45,16 +45,14 @@ def main() -> None:
     train, test = (pd.read_parquet(folder / f"{name}.parquet") for name in ("train", "test"))
     target = train.pop(job["target"])
     train, test = with_categories(train, test)
-    if job["kind"] == "hpo":
-        answer = search(job, *without_gaps(train, test), target, folder)
-    else:
-        model, train, test = prepared(job, train, test)
-        started = time.perf_counter()
-        model.fit(train, target)
-        fitted = time.perf_counter()
-        predictions = model.predict(test) if job["task"] == "regression" else model.predict_proba(test)
-        answer = {"fit_seconds": fitted - started, "predict_seconds": time.perf_counter() - fitted}
-        write_predictions(folder, job, model, predictions)
+    model, train, test = prepared(job, train, test)
+    options = {"val_idxs": np.asarray(job["val_rows"])} if "val_rows" in job else {}
+    started = time.perf_counter()
+    model.fit(train, target, **options)
+    fitted = time.perf_counter()
+    predictions = model.predict(test) if job["task"] == "regression" else model.predict_proba(test)
+    answer = {"fit_seconds": fitted - started, "predict_seconds": time.perf_counter() - fitted}
+    write_predictions(folder, job, model, predictions)
     answer |= {"peak_mib": peak_mib(), "versions": versions()}
     (folder / "answer.json").write_text(json.dumps(answer), encoding="utf-8")
 
@@ -75,9 +73,28 @@ def prepared(job: dict, train: pd.DataFrame, test: pd.DataFrame):
     name, options = SYSTEMS[job["system"]]
     regression = job["task"] == "regression"
     kind = getattr(sklearn_interfaces, f"{name}_{'Regressor' if regression else 'Classifier'}")
+    if "configuration" in job:
+        kind = of_search(kind, job["configuration"])
     options = {} if regression else options
     model = kind(random_state=job["seed"], n_threads=job["threads"], device="cpu", **options)
     return model, *without_gaps(train, test)
+
+
+def of_search(kind: type, index: int) -> type:
+    """RealMLP's random search over the one configuration that it would try as number `index`.
+
+    The wrapper draws each configuration from the seed and its number, so that the search may be run, and timed, a
+    configuration at a time.
+    """
+    from pytabkit.models.alg_interfaces.ensemble_interfaces import AlgorithmSelectionAlgInterface
+    from pytabkit.models.alg_interfaces.nn_interfaces import RandomParamsNNAlgInterface
+
+    class OfSearch(kind):
+        def _create_alg_interface(self, n_cv: int):
+            config = self.get_config()
+            return AlgorithmSelectionAlgInterface([RandomParamsNNAlgInterface(model_idx=index, **config)], **config)
+
+    return OfSearch
 
 
 def with_categories(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -118,54 +135,6 @@ def write_predictions(folder: Path, job: dict, model, predictions: np.ndarray) -
         known[:, np.asarray(model.classes_, dtype=np.int64)] = predictions
         table = pd.DataFrame(known, columns=[str(index) for index in range(job["num_classes"])])
     table.to_parquet(folder / "predictions.parquet")
-
-
-def search(job: dict, train: pd.DataFrame, rows: pd.DataFrame, target: pd.Series, folder: Path) -> dict:
-    """RealMLP's random search; the validation loss and the seconds so far of each configuration as it ends.
-
-    Args:
-        job: Has `val_rows`, the positions of the validation rows.
-        train: Training and validation rows.
-        rows: Of the test, for predictions of the winner.
-        target: Of `train`.
-        folder: Gets `trace.jsonl`, a line a configuration, while the search runs.
-    """
-    from pytabkit.models.alg_interfaces import ensemble_interfaces
-    from pytabkit.models.sklearn import sklearn_interfaces
-
-    regression = job["task"] == "regression"
-    trace: list[dict[str, float]] = []
-    original = ensemble_interfaces.Metrics
-
-    class Noted(original):
-        @staticmethod
-        def apply(*arguments, **options):
-            loss = original.apply(*arguments, **options)
-            trace.append({"seconds": time.perf_counter() - started, "loss": float(loss)})
-            with (folder / "trace.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(trace[-1]) + "\n")
-            return loss
-
-    ensemble_interfaces.Metrics = Noted
-    kind = getattr(sklearn_interfaces, f"RealMLP_HPO_{'Regressor' if regression else 'Classifier'}")
-    options = {} if regression else _CROSS_ENTROPY
-    model = kind(
-        random_state=job["seed"],
-        n_threads=job["threads"],
-        device="cpu",
-        n_hyperopt_steps=job["configurations"],
-        **options,
-    )
-    started = time.perf_counter()
-    model.fit(train, target, val_idxs=np.asarray(job["val_rows"]))
-    fitted = time.perf_counter()
-    predictions = model.predict(rows) if regression else model.predict_proba(rows)
-    write_predictions(folder, job, model, predictions)
-    return {
-        "fit_seconds": fitted - started,
-        "predict_seconds": time.perf_counter() - fitted,
-        "trace": trace,
-    }
 
 
 def peak_mib() -> float:

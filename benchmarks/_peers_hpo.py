@@ -1,0 +1,215 @@
+"""Seconds to the validation loss of RealMLP's own random search over 50 configurations, on the same validation rows."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from benchmarks import _peers_run as runs
+from benchmarks._peers_run import Problem
+from benchmarks.quality import _markdown, _wrapped
+from poise._random import Key
+from poise.data import split_rows
+
+SETS = ("german", "concrete", "phoneme", "wa_churn")
+CONFIGURATIONS = 50
+SYSTEM = "RealMLP-HPO"
+FILE = runs.RESULTS / "search" / "hpo.jsonl"
+OURS_FILE = runs.RESULTS / "search" / "ours.jsonl"
+_VAL_SHARE = 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Inner:
+    """Split 0 of a table, with a validation part that both searches look at.
+
+    Args:
+        outer: Training rows include the validation rows.
+        val_rows: Positions among the training rows.
+    """
+
+    outer: Problem
+    val_rows: NDArray[np.int64]
+
+    @property
+    def asked(self) -> Problem:
+        """The same, with the validation rows before the test rows, so that one prediction covers both."""
+        outer = self.outer
+        val = outer.train[self.val_rows]
+        values = np.concatenate([val[outer.target].to_numpy().astype(np.float64), outer.values])
+        return replace(outer, test=pl.concat([val.drop(outer.target), outer.test]), values=values)
+
+    def judge(self, predictions: NDArray[np.float64]) -> tuple[float, float]:
+        """Losses on validation and test rows of predictions for the rows of `asked`."""
+        asked, number = self.asked, len(self.val_rows)
+        parts = (slice(0, number), slice(number, None))
+        val, test = (runs.judge(replace(asked, values=asked.values[part]), predictions[part])[0] for part in parts)
+        return val, test
+
+
+def inner(name: str) -> Inner:
+    """Split 0 of the table `name`, and a fifth of its training rows for validation."""
+    outer = runs.problem(name, 0)
+    classes = outer.train[outer.target].to_numpy() if outer.num_classes else None
+    parts = split_rows(outer.train.height, key=Key(0).stream("peers", "val"), test=0.0, val=_VAL_SHARE, classes=classes)
+    return Inner(outer, parts.val)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One configuration of the rival's search; a line of the file."""
+
+    set: str
+    number: int
+    rows: str
+    val_loss: float
+    test_loss: float
+    seconds: float
+    threads: int
+    others: float
+    processor: str
+    versions: dict[str, str]
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the seconds count."""
+        return self.threads == runs.THREADS and self.others < runs.QUIET
+
+
+@dataclass(frozen=True)
+class Reached:
+    """When our search came to a loss; a line of the file.
+
+    Args:
+        val_loss: What the rival's search had come to.
+        seconds: From the start until a network, or the ensemble, was as good; None if none was.
+        best: Lowest validation loss of all.
+        total: Seconds of the whole search.
+    """
+
+    set: str
+    rows: str
+    val_loss: float
+    seconds: float | None
+    best: float
+    test_loss: float
+    total: float
+    others: float
+    processor: str
+
+
+def measure(names: Sequence[str], threads: int, *, quiet: bool = False, limit: int = CONFIGURATIONS) -> None:
+    """Try the rival's configurations that are not stored yet, each in a process of its own.
+
+    Args:
+        names: Tables.
+        threads: Of each process.
+        quiet: Whether to measure again what does not count.
+        limit: Number of configurations, which are those that the search would try first.
+    """
+    for name in names:
+        done = stored(name)
+        given = inner(name)
+        for number in range(limit):
+            if number in done and (done[number].quiet or not quiet):
+                continue
+            configuration = _fit(given, number, threads)
+            FILE.parent.mkdir(parents=True, exist_ok=True)
+            with FILE.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(configuration)) + "\n")
+            told = f"{configuration.val_loss:.4f} in {configuration.seconds:.1f} s"
+            print(f"{name}, {SYSTEM} {number}: {told}", file=sys.stderr, flush=True)
+
+
+def _fit(given: Inner, number: int, threads: int) -> Configuration:
+    asked = given.asked
+    job = {"system": SYSTEM, "configuration": number, "task": asked.task, "target": asked.target, "seed": 0}
+    job |= {"num_classes": asked.num_classes, "val_rows": given.val_rows.tolist()}
+    answer, predictions, others, _ = runs.run(job, asked, threads)
+    if predictions is None:
+        raise RuntimeError(f"{asked.name}: configuration {number} of {SYSTEM} ended with {answer['error']}.")
+    val_loss, test_loss = given.judge(predictions)
+    return Configuration(
+        set=asked.name,
+        number=number,
+        rows=asked.rows,
+        val_loss=val_loss,
+        test_loss=test_loss,
+        seconds=answer["fit_seconds"],
+        threads=threads,
+        others=others,
+        processor=runs.processor(),
+        versions=answer["versions"],
+    )
+
+
+def stored(name: str) -> dict[int, Configuration]:
+    """By number; quiet ones before others, later ones before earlier ones."""
+    found: dict[int, Configuration] = {}
+    lines = FILE.read_text(encoding="utf-8").splitlines() if FILE.exists() else []
+    for line in lines:
+        one = Configuration(**json.loads(line))
+        if one.set == name and (one.number not in found or one.quiet >= found[one.number].quiet):
+            found[one.number] = one
+    return found
+
+
+def target(name: str) -> float | None:
+    """The lowest validation loss of the rival's whole search, None if it is not complete."""
+    done = stored(name)
+    return min(one.val_loss for one in done.values()) if len(done) >= CONFIGURATIONS else None
+
+
+def ours() -> dict[str, Reached]:
+    """The last measurement of each table."""
+    lines = OURS_FILE.read_text(encoding="utf-8").splitlines() if OURS_FILE.exists() else []
+    return {one.set: one for one in (Reached(**json.loads(line)) for line in lines)}
+
+
+def section() -> list[str]:
+    """Of the page."""
+    rows = [["table", "configurations", "its best validation loss", "its seconds to there", "to its end"]]
+    rows[0] += ["poise's seconds to there", "ratio", "poise's best", "test loss, its / poise's"]
+    reached = ours()
+    for name in SETS:
+        done = [one for _, one in sorted(stored(name).items())]
+        if not done:
+            continue
+        losses = [one.val_loss for one in done]
+        clock = list(accumulate(one.seconds for one in done))
+        best = min(range(len(losses)), key=losses.__getitem__)
+        counts = all(one.quiet for one in done)
+        rows.append([name, str(len(done)), f"{losses[best]:.4f}"])
+        rows[-1] += [_seconds(clock[best], counts), _seconds(clock[-1], counts)]
+        rows[-1] += _ours(reached.get(name), done[best].test_loss, clock[best] if counts else math.nan)
+    if len(rows) == 1:
+        return []
+    words = (
+        f"RealMLP's own search ({SYSTEM} of pytabkit, its default space, log loss for classes) tries "
+        f"{CONFIGURATIONS} random configurations, one after the other with two threads. Both searches look at the same "
+        "validation rows, a fifth of the training rows of split 0, and neither is told of the test rows. Seconds are "
+        "quoted if other processes left the machine alone."
+    )
+    return ["## Seconds to the validation loss of RealMLP's search", "", _wrapped(words), "", *_markdown(rows)]
+
+
+def _ours(found: Reached | None, test_loss: float, seconds: float) -> list[str]:
+    if found is None:
+        return ["–", "–", "–", f"{test_loss:.4f} / –"]
+    counts = found.others < runs.QUIET
+    there = "not reached" if found.seconds is None else _seconds(found.seconds, counts)
+    both = found.seconds is not None and counts and math.isfinite(seconds)
+    ratio = f"{seconds / (found.seconds or math.nan):.0f}x" if both else "–"
+    return [there, ratio, f"{found.best:.4f}", f"{test_loss:.4f} / {found.test_loss:.4f}"]
+
+
+def _seconds(value: float, counts: bool) -> str:
+    return f"{value:.0f}" if counts else "not quiet"
