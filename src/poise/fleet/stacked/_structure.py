@@ -67,12 +67,13 @@ def structure(plan: Plan, network: nn.Module) -> tuple[Any, ...]:
     acting = [one for one in recipe.methods if not isinstance(one, NetworkMethod | AverageMethod | StopMethod)]
     return (
         signature(network),
-        tuple(_structural(method) for method in acting),
+        tuple(structural_settings(method) for method in acting),
         (optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.bias_lr),
         (plan.task, plan.dtype, recipe.budget.batch_size, len(plan.train_rows), len(plan.val_rows)),
     )
 
 
-def _structural(method: Method) -> tuple[Any, ...]:
+def structural_settings(method: Method) -> tuple[Any, ...]:
+    """Class and settings of `method` that must agree between variants."""
     values = [getattr(method, one.name) for one in fields(method) if not one.metadata.get("strength")]
     return type(method), *values

@@ -1,0 +1,301 @@
+"""Models of one structure, trained side by side as one stack on the same batches."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+from torch.nn.functional import one_hot
+from torch.utils._pytree import tree_map
+
+from poise.fleet.modules._built import Built
+from poise.fleet.modules._job import ROWS_OF_A_SCORE, Job
+from poise.fleet.modules._objective import Reader, objective, reads_outputs
+from poise.fleet.modules._record import mean_of, record_epoch
+from poise.fleet.modules._seeded import seeded
+from poise.fleet.modules._state import ModuleState
+from poise.fleet.modules._statistics import Moments, Pool, buffer_names, moments_of, moving_norms
+from poise.fleet.stacked._adam import stacked_adam_step
+from poise.fleet.stacked._member import Values, strength_names, strengths_of
+from poise.fleet.stacked._replay import Replays
+from poise.fleet.stacked._stack import Stack
+from poise.functional.schedule import value_at
+from poise.methods import AverageMethod, BatchMethod, Clock, GradientClip, LossMethod, Method, UpdateMethod, Weight
+from poise.recipe import Recipe
+from poise.surgery import modes, weights_of
+
+_PREFIX = "model."  # of `Reader`
+_VECTORS = ("exp_avg", "exp_avg_sq", "average")
+M = TypeVar("M", bound=Method)
+Strengths = Mapping[str, Tensor]
+
+
+@dataclass(eq=False)
+class Member:
+    """A training that takes part.
+
+    Args:
+        recipe: How it goes.
+        state: Where it stands; changed after each epoch.
+        built: Its model, as fresh from `build`.
+    """
+
+    recipe: Recipe
+    state: ModuleState
+    built: Built
+
+    def __post_init__(self) -> None:
+        if self.state.epoch:
+            self.built.load(self.state.tensors)
+            self.built.load_counters(self.state.counters, self.state.tensors)
+        self.averaging = any(self.built.counters()["averaging"])
+
+    def vector(self, name: str) -> Tensor:
+        """What the state keeps under `name`, over all parameters."""
+        tensors, parts = self.state.tensors, []
+        for path, parameter in self.built.model.named_parameters():
+            empty = parameter.detach() if name == "average" else torch.zeros_like(parameter)
+            parts.append(tensors.get(f"{name}/{path}", empty).reshape(-1).to(parameter.device))
+        return torch.cat(parts)
+
+
+class StackedLoop:
+    """Trainings of one structure that have done the same number of epochs.
+
+    Args:
+        job: What is trained on what.
+        members: Two or more of one `structure`.
+    """
+
+    name = "stacked"
+
+    def __init__(self, job: Job, members: Sequence[Member]) -> None:
+        self.job, self.members = job, list(members)
+        first = members[0]
+        self.recipe, self.num_steps = first.recipe, first.built.num_steps
+        self.stack = Stack([Reader(one.built.model) for one in members])
+        self.replays = Replays()
+        self.stack.replay(self.replays)
+        self.vectors = {name: torch.stack([one.vector(name) for one in members]) for name in _VECTORS}
+        self.names = [name for name, _ in first.built.model.named_parameters()]
+        known = weights_of(first.built.model)
+        self.roles = {f"{_PREFIX}{name}": one.role for name, one in known.items() if one.tensor.requires_grad}
+        self.losses, self.updates = self.recipe.of(LossMethod), self.recipe.of(UpdateMethod)
+        self.reads, self.mixes = reads_outputs(self.recipe), bool(self.recipe.of(BatchMethod))
+        self.norms = moving_norms(self.stack.template)
+        self.lr_factor = self._lr_factor()
+
+    def _lr_factor(self) -> Tensor:
+        """Of each weight: that of its role, and 0 for what is not trained."""
+        of_role = {"bias": self.recipe.optimizer.bias_lr}
+        factors = {name: of_role.get(role, 1.0) for name, role in self.roles.items()}
+        parts = [torch.full((shape.numel(),), factors.get(name, 0.0)) for name, shape in self.stack.shapes.items()]
+        return torch.cat(parts).to(self.stack.weights)
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Go on with the members in `places`, in this order."""
+        rows = torch.tensor(places, device=self.stack.device)
+        self.stack.take(places)
+        self.vectors = {name: vectors[rows] for name, vectors in self.vectors.items()}
+        self.members = [self.members[place] for place in places]
+
+    # One epoch
+
+    def run_epoch(self) -> None:
+        """Train one epoch, score it, and write it down in the members' states."""
+        started = time.perf_counter()
+        epoch = self.members[0].state.epoch
+        steps = range(epoch * self.num_steps, (epoch + 1) * self.num_steps)
+        self._begin(steps)
+        with seeded(self.job.key.stream("epoch", epoch)):
+            order = self.job.key.stream("order").at(epoch)
+            batches = self.job.train.shuffled(order, self.recipe.budget.batch_size)
+            for step, (x, y) in zip(steps, batches, strict=True):
+                self._step(step, step - steps.start, x, y)
+        with seeded(self.job.key.stream("score")):
+            self._score(started)
+
+    def _begin(self, steps: range) -> None:
+        """All numbers of the coming epoch: learning rates (steps, V), strengths likewise, rates of averages."""
+        total = self.num_steps * self.job.max_epochs
+        progress = [step / total for step in steps]
+        recipes = [one.recipe for one in self.members]
+        self._lr = np.array([[value_at(one.optimizer.lr, at) for one in recipes] for at in progress])
+        tables = [_strengths(one, progress) for one in recipes]
+        self._strengths = {name: self._tensor(np.stack([one[name] for one in tables], axis=1)) for name in tables[0]}
+        clocks = [Clock(step + 1, self.num_steps, total) for step in steps]
+        self._rates = np.array([[_rate(one, clock) for one in recipes] for clock in clocks])
+
+    def _tensor(self, values: Values) -> Tensor:
+        return torch.from_numpy(values).to(self.stack.weights)
+
+    def _step(self, step: int, number: int, x: Any, y: Tensor) -> None:
+        x, y, shared = self._batches(x, y)
+        strengths = {name: table[number] for name, table in self._strengths.items()}
+        _, grad = self.stack.gradients(self._loss, x, y, strengths, shared=shared)
+        lr = self._lr[number]
+        grad = self._update("before", grad, lr, strengths)
+        stacked_adam_step(
+            self.stack.weights, grad, self.vectors["exp_avg"], self.vectors["exp_avg_sq"],
+            steps=np.full(len(lr), step + 1), lr=lr, lr_factor=self.lr_factor, config=self.recipe.optimizer,
+        )  # fmt: skip
+        self._update("after", grad, lr, strengths)
+        for member in self.members:
+            member.built.regimen.count_step()
+        self._average(self._rates[number])
+
+    def _batches(self, x: Any, y: Tensor) -> tuple[Any, Tensor, int]:
+        """What the members read, and how many of x and y they share."""
+        if not self.mixes:
+            return *self._moved((x, y)), 2
+        pairs = [member.built.regimen.batch(x, y) for member in self.members]
+        targets = [y if own is None else own for _, own in pairs]
+        soft = next((one for one in targets if one.is_floating_point()), None)
+        if soft is not None and not y.is_floating_point():  # some have mixed their classes, others not
+            targets = [one if one.is_floating_point() else _probabilities(one, soft) for one in targets]
+        own = tree_map(lambda *ones: torch.stack(ones), *(own for own, _ in pairs))
+        return *self._moved((own, torch.stack(targets))), 0
+
+    def _moved(self, pair: Any) -> Any:
+        return tree_map(lambda one: one.to(self.stack.device) if isinstance(one, Tensor) else one, pair)
+
+    def _loss(
+        self, network: nn.Module, parameters: Mapping[str, Tensor], x: Any, y: Tensor, strengths: Strengths
+    ) -> Tensor:
+        weights = {name: Weight(parameters[name], role) for name, role in self.roles.items()}
+        methods = [_with(method, strengths) for method in self.losses]
+        return objective(self.job, methods, weights, network(x), y, reads=self.reads)
+
+    @torch.no_grad()
+    def _update(self, moment: str, grad: Tensor, lr: Values, strengths: Strengths) -> Tensor:
+        """Let the methods of `moment` change the weights; returns what they make of the gradients."""
+        methods = [method for method in self.updates if method.moment == moment]
+        if not methods:
+            return grad
+        factor = self.recipe.optimizer.bias_lr
+
+        def of_one(weights: Tensor, grad: Tensor, lr: Tensor, strengths: Strengths) -> tuple[Tensor, Tensor]:
+            weights, grad = weights.clone(), grad.clone()
+            own, gradients = self.stack.split(weights), self.stack.split(grad)
+            parts = {name: Weight(own[name], role, gradients[name]) for name, role in self.roles.items()}
+            biases = {name: one for name, one in parts.items() if one.role == "bias" and factor != 1}
+            others = {name: one for name, one in parts.items() if name not in biases}
+            for method in methods:
+                # The norm of a gradient is one number for all; everything else goes by learning rate.
+                groups = ((parts, 1.0),) if isinstance(method, GradientClip) else ((others, 1.0), (biases, factor))
+                for group, share in groups:
+                    if group:
+                        _with(method, strengths).update(group, lr * share)  # type: ignore[arg-type] # of each its own
+            return weights, grad
+
+        args = (self.stack.weights, grad, grad.new_tensor(lr), dict(strengths))
+        self.stack.weights, grad = self.replays(moment, vmap(of_one), *args)
+        return grad
+
+    @torch.no_grad()
+    def _average(self, rates: Values) -> None:
+        if rates.any():
+            # A rate of 0 leaves an average as it is, bit for bit.
+            self.vectors["average"].lerp_(self.stack.weights, self.stack.weights.new_tensor(rates)[:, None])
+            for member, rate in zip(self.members, rates, strict=True):
+                member.averaging |= bool(rate)
+
+    # Scores, in eval mode, of the weights that predict
+
+    @torch.no_grad()
+    def _score(self, started: float) -> None:
+        averaging = torch.tensor([one.averaging for one in self.members], device=self.stack.device)
+        weights = torch.where(averaging[:, None], self.vectors["average"], self.stack.weights)
+        buffers = {name: one.clone() for name, one in self.stack.buffers.items()}
+        with modes(self.stack.template, training=False):
+            self._settle(weights, buffers)
+            parts, rows = self._losses(weights, buffers)
+        seconds = (time.perf_counter() - started) / len(self.members)
+        held = {"weights": self.stack.weights, **self.vectors}
+        for place, member in enumerate(self.members):
+            own = [float(part[place]) for part in parts]
+            tensors = {name: vectors[place].cpu() for name, vectors in held.items()}
+            record_epoch(
+                member.state, member.built, own, mean_of(own, rows), max_epochs=self.job.max_epochs,
+                tensors=self._tensors(member, tensors) | self._buffers(self.stack.buffers, place),
+                serving=lambda place=place: self._parts("weights", weights[place]) | self._buffers(buffers, place),
+                counters=member.built.counters() | {"averaging": [member.averaging] * len(_averages(member.recipe))},
+                engine=self.name, seconds=seconds,
+            )  # fmt: skip
+
+    def _settle(self, weights: Tensor, buffers: dict[str, Tensor]) -> None:
+        """Give the batch normalizations their statistics over all training rows."""
+        if not self.norms:
+            return
+        pool, counts = Pool(), dict[str, int]()
+
+        def of_one(network: nn.Module, _: Any, x: Any) -> Moments:
+            return moments_of(self.norms, lambda: network(x), counts)
+
+        for x, _ in self.job.train.in_order(ROWS_OF_A_SCORE):
+            moments, _ = self.stack.call(of_one, (self._moved(x),), weights, dict(buffers), shared=1)
+            pool.add(moments, counts)
+        names = buffer_names(self.stack.template, self.norms)
+        for path, mean, var in pool.items():
+            for name, value in zip(names[path], (mean, var), strict=True):
+                buffers[name] = value.to(buffers[name].dtype)
+
+    def _losses(self, weights: Tensor, buffers: dict[str, Tensor]) -> tuple[list[Tensor], list[int]]:
+        parts, rows = [], []
+
+        def of_one(network: nn.Module, _: Any, x: Any, y: Tensor) -> Tensor:
+            return self.job.loss(network(x), y)
+
+        for x, y in self.job.val.in_order(ROWS_OF_A_SCORE):
+            losses, _ = self.stack.call(of_one, self._moved((x, y)), weights, dict(buffers), shared=2)
+            parts.append(losses.cpu())
+            rows.append(len(y))
+        return parts, rows
+
+    def _tensors(self, member: Member, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, vector in vectors.items():
+            if name != "average" or _averages(member.recipe):
+                found |= self._parts(name, vector)
+        step = torch.tensor(float(member.built.regimen.num_steps_done))
+        return found | {f"step/{name}": step.clone() for name in self.names}
+
+    def _parts(self, name: str, vector: Tensor) -> dict[str, Tensor]:
+        parts = self.stack.split(vector)
+        return {f"{name}/{path}": parts[f"{_PREFIX}{path}"].cpu().clone() for path in self.names}
+
+    def _buffers(self, buffers: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+        return {f"buffers/{name.removeprefix(_PREFIX)}": one[place].cpu().clone() for name, one in buffers.items()}
+
+
+def _averages(recipe: Recipe) -> tuple[AverageMethod, ...]:
+    return recipe.of(AverageMethod)
+
+
+def _rate(recipe: Recipe, clock: Clock) -> float:
+    rates = [method.at(clock.progress).rate(clock) for method in _averages(recipe)]
+    return rates[0] if rates else 0.0
+
+
+def _strengths(recipe: Recipe, progress: list[float]) -> dict[str, Values]:
+    """Of the methods on loss and update at each of `progress`, by method and field."""
+    return {
+        f"{type(method).__name__}.{name}": values
+        for method in (*recipe.of(LossMethod), *recipe.of(UpdateMethod))
+        for name, values in strengths_of(method, progress).items()
+    }
+
+
+def _with(method: M, strengths: Strengths) -> M:
+    name = type(method).__name__
+    return method.with_strengths({one: strengths[f"{name}.{one}"] for one in strength_names(method)})
+
+
+def _probabilities(classes: Tensor, like: Tensor) -> Tensor:
+    return one_hot(classes.long(), like.shape[1]).movedim(-1, 1).to(like)
