@@ -18,12 +18,22 @@ from benchmarks._peers_run import Problem
 from benchmarks._peers_statistics import equivalence
 from benchmarks.quality import _markdown, _wrapped
 from poise.fleet import Fleet
-from poise.functional.schedule import Cosine
-from poise.methods import BatchNorm, Dropout, EarlyStopping, GaussianNoise, LayerNorm, WeightDecay
+from poise.functional.schedule import FlatCosine
+from poise.methods import EMA, BatchNorm, Dropout, EarlyStopping, GaussianNoise, LayerNorm, WeightDecay
 from poise.recipe import AdamW, Network, Recipe
 from poise.train import Binary, Dataset, Multiclass, Predictor, Regression, Task
-from poise.tuning import Float, HalvingOptions, Int, OneOf, Proposer, Race, Space, feature_schema
-from poise.tuning._table_arena import TableArena, make_folds
+from poise.tuning import (
+    Float,
+    HalvingOptions,
+    Int,
+    OneOf,
+    Proposer,
+    Race,
+    Space,
+    TableArena,
+    feature_schema,
+    make_folds,
+)
 
 SETS = ("german", "contraceptive", "credit_data", "phoneme", "concrete", "Wage")
 SEEDS = 5
@@ -36,8 +46,8 @@ FILE = runs.RESULTS / "search" / "halving.jsonl"
 def space() -> Space:
     """Doses of all families, and the shape of the network; no training stops early, but its best epoch predicts."""
     base = Recipe(
-        methods=(WeightDecay(), EarlyStopping(patience=EPOCHS)),
-        optimizer=AdamW(lr=Cosine(2e-3)),
+        methods=(WeightDecay(), EMA(decay=0.99), EarlyStopping(patience=EPOCHS)),
+        optimizer=AdamW(lr=FlatCosine(2e-3)),
         network=Network(width=128, depth=2, numeric="quantile", num_bins=16),
     )
     ranges = {
