@@ -135,8 +135,8 @@ def section() -> list[str]:
         seconds = [f"{one.seconds:.1f}", f"{one.seconds / millions:.2f}"] if one.quiet else ["not quiet", "–"]
         rows.append([f"{one.rows:,}", str(one.configurations), f"{one.epochs:,}", *seconds, f"{one.peak_mib:,.0f}"])
     text = (
-        f"Halving of recipes from the portfolio and the space of tables, {EPOCHS} epochs each, on rows of flights, with "
-        "two threads. If cost grows linearly, the seconds for a million rows trained stay where they are; recipes "
+        f"Halving of recipes from the portfolio and the space of tables, {EPOCHS} epochs each, on rows of flights, "
+        "with two threads. If cost grows linearly, the seconds for a million rows trained stay where they are; recipes "
         "differ in width and depth, so more of them need not cost the same each. Memory is that of the whole process, "
         "the table included."
     )
