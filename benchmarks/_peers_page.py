@@ -112,7 +112,7 @@ def _intro(results: Results) -> list[str]:
         "`python -m benchmarks.peers` wrote this page from `benchmarks/results/peers`, where every fit is one line. "
         "All systems learn from the same four fifths of a table and are judged by the same fifth; each of the up to "
         "three splits is a seed of its own, and what a system needs for validation it takes from its own four fifths. "
-        "Tables of more than 50,000 rows are cut to so many. Losses are log loss in nats, or root mean squared error "
+        f"Of flights {runs.MOST_ROWS:,} rows are taken. Losses are log loss in nats, or root mean squared error "
         "in units of the test target's standard deviation. Lower is better."
     )
     rivals = (
@@ -132,8 +132,8 @@ def _losses(results: Results) -> list[str]:
     for name in results.tables():
         means = {system: list(results.losses(system, name).values()) for system in systems}
         shown = {system: fmean(values) for system, values in means.items() if values}
-        best = min(shown.values())
         number = max(len(values) for values in means.values())
+        best = min(value for system, value in shown.items() if len(means[system]) == number)
         cells = [_NONE if one not in shown else _bold(f"{shown[one]:.4f}", shown[one] == best) for one in systems]
         # A mean over fewer splits than another's is told.
         notes = [f" ({len(means[one])})" if one in shown and len(means[one]) < number else "" for one in systems]
@@ -152,16 +152,21 @@ def _ranks(results: Results) -> list[str]:
     tables = list(common[systems[0]]) if systems else []
     if not tables:
         return []
-    ranks = statistics.mean_ranks(common, Key(0).stream("ranks"))
-    rows = [["system", "mean rank", "95 % interval"]]
-    for system, rank in sorted(ranks.items(), key=lambda item: item[1].value):
+    ranks = statistics.mean_ranks(common, Key(0).stream("ranks"), against=systems[0])
+    rows = [["system", "mean rank", "95 % interval", f"minus that of {systems[0]}"]]
+    for system, rank in sorted(ranks.items(), key=lambda item: item[1].mean.value):
         name = f"{system} (RealMLP-TD for regression)" if system == REALMLP_LOG_LOSS else system
-        rows.append([name, f"{rank.value:.2f}", f"{rank.low:.2f} to {rank.high:.2f}"])
+        behind = _NONE if system == systems[0] else _signed(rank.behind)
+        rows.append([name, f"{rank.mean.value:.2f}", f"{rank.mean.low:.2f} to {rank.mean.high:.2f}", behind])
     words = (
         f"Rank of the test loss among these {len(systems)} systems, mean over splits, then over the {len(tables)} "
         "tables that all of them have. Intervals draw tables, and splits within each, with replacement, 4,000 times."
     )
     return ["## Ranks", "", _wrapped(words), "", *_markdown(rows)]
+
+
+def _signed(estimate: statistics.Estimate) -> str:
+    return f"{estimate.value:+.2f} ({estimate.low:+.2f} to {estimate.high:+.2f})"
 
 
 def _duels(results: Results) -> list[str]:
@@ -185,7 +190,8 @@ def _duels(results: Results) -> list[str]:
         return []
     words = (
         "On the splits that both have. The ratio is poise's loss over the rival's, as a geometric mean. Intervals, in "
-        "parentheses, as above. The best of each table is chosen by its test losses, which favors it."
+        "parentheses, as above; of the share of tables by drawing tables only. The best of each table is chosen by its "
+        "test losses, which favors it."
     )
     return ["## One against one", "", _wrapped(words), "", *_markdown(rows)]
 

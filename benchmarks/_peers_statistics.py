@@ -68,24 +68,32 @@ def interval(value: float, draws: Array) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def mean_ranks(systems: Mapping[str, Losses], key: Key) -> dict[str, Estimate]:
+class Rank(NamedTuple):
+    """A mean rank, and how far it is behind that of one system."""
+
+    mean: Estimate
+    behind: Estimate
+
+
+def mean_ranks(systems: Mapping[str, Losses], key: Key, *, against: str) -> dict[str, Rank]:
     """Mean over tables of the mean over splits of each system's rank, 1 for the lowest loss; equal losses share ranks.
 
     Args:
         systems: All with the same tables and splits.
         key: Names the resamples, which are the same for all systems.
+        against: The system with which the others are compared.
     """
-    names = list(systems)
-    ranks: dict[str, list[Array]] = {name: [] for name in names}
-    tables = list(systems[names[0]])
-    for table in tables:
-        of_table = stats.rankdata([systems[name][table] for name in names], axis=0)
-        for name, row in zip(names, of_table, strict=True):
-            ranks[name].append(row)
-    resamples = Resamples.of([len(systems[names[0]][table]) for table in tables], key)
+    tables = list(systems[against])
+    ranks = [stats.rankdata([losses[table] for losses in systems.values()], axis=0) for table in tables]
+    resamples = Resamples.of([len(systems[against][table]) for table in tables], key)
+    rows = {name: [of_table[index] for of_table in ranks] for index, name in enumerate(systems)}
+    means = {name: float(np.mean([row.mean() for row in of_system])) for name, of_system in rows.items()}
+    draws = {name: resamples.means(of_system).mean(axis=1) for name, of_system in rows.items()}
     return {
-        name: interval(float(np.mean([row.mean() for row in rows])), resamples.means(rows).mean(axis=1))
-        for name, rows in ranks.items()
+        name: Rank(
+            interval(means[name], draws[name]), interval(means[name] - means[against], draws[name] - draws[against])
+        )
+        for name in systems
     }
 
 
@@ -116,7 +124,8 @@ def duel(ours: Losses, theirs: Losses, key: Key) -> Duel | None:
     logs = [[math.log(a / b) for a, b in pairs[table]] for table in tables]
     resamples = Resamples.of([len(row) for row in differences], key)
     means = np.array([np.mean(row) for row in differences])
-    wins = interval(float(_wins(means)), _wins(resamples.means(differences)))
+    # Drawing splits as well would only pull the share towards one half.
+    wins = interval(float(_wins(means)), _wins(means[resamples.tables]))
     ratio = interval(float(np.mean([np.mean(row) for row in logs])), resamples.means(logs).mean(axis=1))
     lost = tuple(table for table, mean in zip(tables, means, strict=True) if mean > 0)
     return Duel(wins, Estimate(*map(math.exp, ratio)), lost, len(tables))
