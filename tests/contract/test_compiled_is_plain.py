@@ -127,6 +127,18 @@ def test_every_way_to_read_columns(columns, encoding):
     assert_same(recipe_of(network=network, budget=Budget(6, 16)), "multiclass", data)
 
 
+@pytest.mark.parametrize("columns", [(), ("x0", "x1"), ("x0",), ("gappy", "group"), ("group",)], ids=str)
+@pytest.mark.parametrize("residual", [False, True])
+def test_waves_of_numbers(columns, residual):
+    """With bins and without, in every layout of columns; frequencies large enough for several turns."""
+    waves = {"num_frequencies": 5, "frequency_scale": 0.7, "periodic_dim": 2, "residual": residual}
+    data = make_data("multiclass", columns=columns, weighted=True)
+    methods = (LayerNorm(), Dropout(p=0.2, input_p=0.2), Mixup(alpha=0.5), FeatureMask(p=0.2), L2(strength=0.01))
+    for network in (replace(NETWORK, **waves), replace(NETWORK, num_bins=3, **waves)):
+        assert_same(recipe_of(*methods, network=network, budget=Budget(6, 16)), "multiclass", data)
+    assert_same(recipe_of(network=replace(NETWORK, **waves), optimizer=AdamW(bias_lr=0.3)), "multiclass", data)
+
+
 # Two or three rows normalize each other to almost ±1, whatever they are. What is left of the gradient is a difference
 # of almost equal numbers, which Adam then divides by its size: eps keeps the problem itself from losing its digits. For
 # the same reason no kinks: a column without variance is nothing but rounding, and ReLU would ask for its sign.

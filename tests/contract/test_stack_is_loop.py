@@ -82,8 +82,13 @@ def test_every_pair(one, other):
 @pytest.mark.parametrize("norm", [(), (BatchNorm(),), (LayerNorm(),)], ids=["bare", "batch", "layer"])
 @pytest.mark.parametrize(
     "network",
-    [Network(width=8, depth=2), replace(NETWORK, activation="gelu"), Network(width=6, depth=1, num_bins=3)],
-    ids=["plain", "residual", "bins"],
+    [
+        Network(width=8, depth=2),
+        replace(NETWORK, activation="gelu"),
+        Network(width=6, depth=1, num_bins=3),
+        Network(width=6, depth=1, num_frequencies=4, frequency_scale=0.7),
+    ],
+    ids=["plain", "residual", "bins", "waves"],
 )
 def test_every_task_and_network(kind, norm, network):
     methods = (*norm, Dropout(p=0.2, input_p=0.1, where="all"), GaussianNoise(std=0.1), WeightDecay())

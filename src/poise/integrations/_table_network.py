@@ -125,8 +125,10 @@ class TableNetwork(nn.Module):
             raise TypeError(f"{type(network).__name__} is no TabularNetwork")
         # Bins may be so narrow that float32 cannot tell their ends apart.
         self.numbers, self.categories, self.mlp = network.numbers, network.categories, network.mlp.float()
-        if self.categories is not None:
-            self.categories.float()
+        self.periodic = network.periodic
+        for part in (self.categories, self.periodic):
+            if part is not None:
+                part.float()
         state = predictor.state
         is_scaled = predictor.task.kind == "regression"
         self.register_buffer("mean", torch.tensor(state.target_mean if is_scaled else 0.0, dtype=torch.float64))
@@ -141,14 +143,17 @@ class TableNetwork(nn.Module):
         """
         given = iter(groups)
         raw = Raw(*(next(given) if self.encoder.schema.of(kind) else None for kind in Raw._fields))
-        parts = self._numeric(raw)
+        parts, scaled = self._numeric(raw)
+        if self.periodic is not None:
+            parts.append(self.periodic(scaled.float()))
         if self.categories is not None and raw.category is not None:
             parts.append(self.categories(raw.category))
         outputs = self.task.predict(self.mlp(torch.cat([one.float() for one in parts], dim=1)))
         return outputs.double() * self.scale + self.mean if self.task.kind == "regression" else outputs
 
-    def _numeric(self, raw: Raw) -> list[Tensor]:
-        parts = []
+    def _numeric(self, raw: Raw) -> tuple[list[Tensor], Tensor]:
+        """All that is made of numbers but for waves, and the scaled numbers."""
+        parts, scaled = [], torch.empty(0)
         dates = None if raw.date is None else date_parts(raw.date)
         numbers = [one for one in (raw.number, dates and dates.numbers.flatten(1)) if one is not None]
         if numbers:
@@ -160,7 +165,7 @@ class TableNetwork(nn.Module):
             parts.append(torch.where(raw.boolean.isnan(), 0.0, raw.boolean))
         parts += [] if dates is None else [self._cycles(dates)]
         gaps = self._gaps(raw)
-        return [*parts, torch.stack(gaps, dim=1)] if gaps else parts
+        return [*parts, torch.stack(gaps, dim=1)] if gaps else parts, scaled
 
     def _cycles(self, dates: DateParts) -> Tensor:
         """Without the time of day of dates that have none."""

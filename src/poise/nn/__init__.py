@@ -10,6 +10,7 @@ from poise.nn._fused import NormActDropout
 from poise.nn._linear import Linear
 from poise.nn._mlp import MLP, ResidualBlock, SiteKind, Structure
 from poise.nn._norm import LayerNorm
+from poise.nn._periodic import PeriodicEmbedding
 from poise.nn._stochastic import Stochastic, assign_keys, set_step
 from poise.nn._tabular import TabularNetwork, TabularShape
 
@@ -26,6 +27,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "NormActDropout",
+    "PeriodicEmbedding",
     "PiecewiseLinear",
     "ResidualBlock",
     "SiteKind",

@@ -39,8 +39,8 @@ class Linear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         key, bound = key or fresh_key(), 1 / math.sqrt(max(1, in_features))
-        self.weight = nn.Parameter(_symmetric(key.stream("weight"), bound, out_features, in_features))
-        drawn = _symmetric(key.stream("bias"), bound, out_features) if bias else None
+        self.weight = nn.Parameter(uniform_within(key.stream("weight"), bound, out_features, in_features))
+        drawn = uniform_within(key.stream("bias"), bound, out_features) if bias else None
         self.register_parameter("bias", None if drawn is None else nn.Parameter(drawn))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -52,5 +52,6 @@ class Linear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-def _symmetric(key: Key, bound: float, *shape: int) -> Tensor:
+def uniform_within(key: Key, bound: float, *shape: int) -> Tensor:
+    """Uniform numbers in ± bound, in torch's default dtype."""
     return (2 * key.uniform(*shape, dtype=torch.float64) - 1).mul_(bound).to(torch.get_default_dtype())

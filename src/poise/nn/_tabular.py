@@ -11,6 +11,7 @@ from poise._random import Key
 from poise.data import Inputs
 from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
 from poise.nn._mlp import MLP, Layers, Structure, no_layers
+from poise.nn._periodic import PeriodicEmbedding
 from poise.nn._stochastic import fresh_key
 
 
@@ -24,6 +25,9 @@ class TabularShape:
         cardinalities: Buckets of each category column.
         bins: (num_continuous, T + 1) edges of a piecewise-linear encoding, or None.
         embedding_dim: Largest size of a category's vector, ≥ 1.
+        num_frequencies: Of the waves of each scaled number, ≥ 0; 0 for no waves.
+        frequency_scale: Standard deviation of the first frequencies, ≥ 0.
+        periodic_dim: What the waves of a number become, ≥ 1.
 
     Example:
         >>> TabularShape(num_continuous=2, num_numeric=3, cardinalities=(4,)).cardinalities
@@ -35,10 +39,13 @@ class TabularShape:
     cardinalities: tuple[int, ...] = ()
     bins: Tensor | None = None
     embedding_dim: int = 8
+    num_frequencies: int = 0
+    frequency_scale: float = 0.1
+    periodic_dim: int = 3
 
 
 class TabularNetwork(nn.Module):
-    """Encodes numbers, embeds categories, and lets an MLP read both.
+    """Encodes numbers, makes waves of them, embeds categories, and lets an MLP read all.
 
     Args:
         shape: Of the encoded table.
@@ -69,6 +76,7 @@ class TabularNetwork(nn.Module):
         key = key or fresh_key()
         self.num_continuous = shape.num_continuous
         self.numbers = None if shape.bins is None else PiecewiseLinear(shape.bins)
+        self.periodic = _waves(shape, key.stream("periodic"))
         embed = bool(shape.cardinalities)
         self.categories = (
             CategoricalEmbedding(shape.cardinalities, max_dim=shape.embedding_dim, key=key.stream("categories"))
@@ -77,16 +85,27 @@ class TabularNetwork(nn.Module):
         )
         bins = 1 if shape.bins is None else shape.bins.shape[1] - 1
         in_features = shape.num_continuous * bins + shape.num_numeric - shape.num_continuous
-        in_features += 0 if self.categories is None else self.categories.out_features
+        in_features += sum(part.out_features for part in (self.periodic, self.categories) if part is not None)
         self.mlp = MLP(in_features, out_features, structure=structure, layers=layers, key=key.stream("mlp"))
 
     def forward(self, inputs: Inputs) -> Tensor:
         """The outputs of the MLP."""
         parts = [inputs.numeric]
+        numbers, others = inputs.numeric.tensor_split([self.num_continuous], dim=1)
         if self.numbers is not None:
-            numbers, others = inputs.numeric.tensor_split([self.num_continuous], dim=1)
             parts = [self.numbers(numbers), others]
+        if self.periodic is not None:
+            parts.append(self.periodic(numbers))
         if self.categories is not None:
             parts.append(self.categories(inputs.categorical))
         outputs: Tensor = self.mlp(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
         return outputs
+
+
+def _waves(shape: TabularShape, key: Key) -> PeriodicEmbedding | None:
+    if not (shape.num_frequencies and shape.num_continuous):
+        return None
+    return PeriodicEmbedding(
+        shape.num_continuous, num_frequencies=shape.num_frequencies, out_features=shape.periodic_dim,
+        scale=shape.frequency_scale, key=key,
+    )  # fmt: skip

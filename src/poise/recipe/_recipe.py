@@ -90,6 +90,9 @@ class Network:
         numeric: "robust" (median and quartiles, smooth clip) or "quantile" (normal scores).
         num_bins: Bins of the piecewise-linear encoding of numbers; 0 for none.
         embedding_dim: Largest size of a category's embedding, ≥ 1.
+        num_frequencies: Learned waves of each number, which the network reads beside it; 0 for none.
+        frequency_scale: Standard deviation of the first frequencies, in periods per scaled number, ≥ 0.
+        periodic_dim: What the waves of a number become, ≥ 1.
 
     Example:
         >>> Network(width=128, depth=2).structure
@@ -103,11 +106,16 @@ class Network:
     numeric: str = "robust"
     num_bins: int = 0
     embedding_dim: int = 8
+    num_frequencies: int = 0
+    frequency_scale: float = 0.1
+    periodic_dim: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "embedding_dim"):
+        for name in ("width", "depth", "embedding_dim", "periodic_dim"):
             check_integer(name, getattr(self, name), Interval(1))
-        check_integer("num_bins", self.num_bins, Interval(0))
+        for name in ("num_bins", "num_frequencies"):
+            check_integer(name, getattr(self, name), Interval(0))
+        check_real("frequency_scale", self.frequency_scale, Interval(0))
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
         check_choice("numeric", self.numeric, ("robust", "quantile"))
         check_type("residual", self.residual, bool)

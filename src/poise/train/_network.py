@@ -56,8 +56,9 @@ def build_network(
 
     spec = recipe.network
     shape = TabularShape(
-        encoder.num_continuous, encoder.num_numeric, encoder.cardinalities, encoder.bins, spec.embedding_dim
-    )
+        encoder.num_continuous, encoder.num_numeric, encoder.cardinalities, encoder.bins, spec.embedding_dim,
+        spec.num_frequencies, spec.frequency_scale, spec.periodic_dim,
+    )  # fmt: skip
     network = TabularNetwork(
         shape, task.num_outputs, structure=spec.structure, layers=layers, key=key.stream("init")
     ).to(dtype)

@@ -52,7 +52,10 @@ def other_rows(data):
 
 @pytest.mark.parametrize(
     "network",
-    [{"numeric": "quantile", "num_bins": 4}, pytest.param({"numeric": "robust"}, marks=pytest.mark.slow)],
+    [
+        {"numeric": "quantile", "num_bins": 4, "num_frequencies": 3},
+        pytest.param({"numeric": "robust"}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_classifier_takes_raw_columns_and_gives_labels_and_probabilities(tmp_path, network):
     data = table()

@@ -36,7 +36,9 @@ RECIPES = [
         methods=(Dropout(p=Linear(0.1, end=0.30000000000000004), input_p=EarlyOnly(1e-3)), WeightDecay(roles=())),
         optimizer=AdamW(lr=Cosine(1 / 3, warmup=0.1), beta1=0, eps=1e-30, bias_lr=0.1),
         budget=Budget(max_epochs=1, batch_size=10**9),
-        network=Network(width=1, depth=50, activation="selu", residual=True, numeric="quantile", num_bins=3),
+        network=Network(
+            width=1, depth=50, activation="selu", residual=True, numeric="quantile", num_bins=3, num_frequencies=5
+        ),
     ),
     *(
         Recipe(optimizer=AdamW(lr=schedule))

@@ -11,6 +11,7 @@ from poise.fleet.compiled._program import (
     NUM_CONTINUOUS,
     NUM_NUMERIC,
 )
+from poise.fleet.compiled._waves import add_waves, waves_backward
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._philox import keep_mask, permutation, uniform
 from poise.kernels.cpu._vector import pointer, prefetch, select
@@ -101,8 +102,8 @@ def _hide(program: Any, buffers: Any, p: float, numeric_key: Any, categorical_ke
 
 
 @inner
-def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any) -> None:
-    """Fill the input value x: encoded numbers, the other numeric columns, the vectors of the categories."""
+def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any, scratch: Any) -> None:
+    """Fill the input value x: encoded numbers, the other numeric columns, waves, the vectors of the categories."""
     rows = x.shape[0]
     continuous, columns, bins = program.sizes[NUM_CONTINUOUS], program.sizes[NUM_NUMERIC], program.start.shape[1]
     for i in range(rows):
@@ -118,6 +119,7 @@ def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any) -> 
         skipped = continuous if bins > 0 else 0
         for d in range(skipped, columns):
             x[i, at + d - skipped] = numeric[i * columns + d]
+    add_waves(program, state.weights, numeric, x, scratch)
     for c in range(program.tables.shape[0]):
         start, width, column = program.tables[c, 0], program.tables[c, 2], program.tables[c, 3]
         for i in range(rows):
@@ -127,8 +129,9 @@ def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any) -> 
 
 
 @inner
-def encode_backward(program: Any, state: Any, categorical: Any, gx: Any) -> None:
-    """Add the gradient of the input value to those of the categories' vectors."""
+def encode_backward(program: Any, state: Any, numeric: Any, categorical: Any, gx: Any, scratch: Any) -> None:
+    """Add the gradient of the input value to those of the waves and of the categories' vectors."""
+    waves_backward(program, state, numeric, gx, scratch)
     for c in range(program.tables.shape[0]):
         start, width, column = program.tables[c, 0], program.tables[c, 2], program.tables[c, 3]
         for i in range(gx.shape[0]):

@@ -63,16 +63,16 @@ def train_epoch(
         fetch(data, order, bounds[index + 1], bounds[min(index + 2, bounds.size - 1)])
         change(program, buffers, now, step + index, rows, outputs)
         x = value(buffers.values, program, zero, rows, program.sizes[IN_WIDTH])
-        encode(program, state, buffers.numeric, buffers.categorical, x)
+        encode(program, state, buffers.numeric, buffers.categorical, x, buffers.scratch)
         forward(program, state, buffers, now, step + index, rows, zero, num_ops, training)
         clear(program, state.grad)
         out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
         out_grad = value(buffers.grads, program, program.sizes[OUT_OFFSET], rows, outputs)
         loss_gradient(task, out, buffers.targets, buffers.weight, now[SMOOTHING], out_grad)
         backward(program, state, buffers, now, rows)
-        if program.tables.shape[0] > 0:
+        if program.tables.shape[0] + program.waves.shape[0] > 0:
             gx = value(buffers.grads, program, program.sizes[IN_GRAD], rows, program.sizes[IN_WIDTH])
-            encode_backward(program, state, buffers.categorical, gx)
+            encode_backward(program, state, buffers.numeric, buffers.categorical, gx, buffers.scratch)
         update(program, state, now, step + index, buffers.scratch)
         for one in range(rates.shape[1]):
             if rates[index, one] > 0:
@@ -168,7 +168,7 @@ def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, 
     columns, kinds = data.numeric.shape[1], data.categorical.shape[1]
     numeric = part(data.numeric, start * columns, rows * columns)
     categorical = part(data.categorical, start * kinds, rows * kinds)
-    encode(program, state, numeric, categorical, x)
+    encode(program, state, numeric, categorical, x, buffers.scratch)
 
 
 @inner

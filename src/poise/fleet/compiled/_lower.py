@@ -14,6 +14,7 @@ from poise.fleet.compiled._network import lower_network
 from poise.fleet.compiled._program import NUM_SIZES, Program
 from poise.fleet.compiled._strengths import StrengthTable
 from poise.fleet.compiled._unsupported import Unsupported
+from poise.fleet.compiled._waves import VECTORS
 from poise.methods import (
     L1,
     L2,
@@ -109,6 +110,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
         eps=np.array(net.eps, dtype=np.float64),
         sizes=sizes,
         tables=_table(net.tables, 4),
+        waves=_table(net.waves, codes.NUM_WAVES),
         params=_params(network),
         batch=_table(batch, 4),
         updates=_table(updates, 3),
@@ -191,6 +193,7 @@ def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: in
     sizes = program.sizes
     capacity, kinds, numeric = (int(sizes[i]) for i in (codes.CAPACITY, codes.NUM_CATEGORICAL, codes.NUM_NUMERIC))
     largest = int((program.params[:, 1] * program.params[:, 2]).max())
+    waves = VECTORS + int(program.waves[:, 2].max(initial=0))
     cells = capacity * max(1, numeric, kinds, int(sizes[codes.NUM_OUTPUTS]))
     return {
         "values": capacity * total_width,
@@ -200,7 +203,7 @@ def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: in
         "transposed": largest + widest,
         "rows": 2 * widest,
         "pairs": max(capacity, widest) * (widest + 2),
-        "scratch": max(_TILE, capacity * widest, 4 * widest),
+        "scratch": max(_TILE, capacity * widest, 4 * widest, capacity * waves),
         "bits": 2 * capacity * max(widest, kinds, 1) + 8,
         "cells": cells,
         "capacity": capacity,

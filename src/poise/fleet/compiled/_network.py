@@ -58,6 +58,7 @@ from poise.nn import (
     GaussianNoise,
     LayerNorm,
     Linear,
+    PeriodicEmbedding,
     ResidualBlock,
     Stochastic,
     TabularNetwork,
@@ -83,6 +84,7 @@ class LoweredNetwork:
     ops: NDArray[np.int64]
     eps: list[float]
     tables: list[tuple[int, ...]]
+    waves: list[tuple[int, ...]]
     num_numeric: int
     in_width: int
     in_grad: int
@@ -149,16 +151,18 @@ class _Lowering:
             raise Unsupported(f"network {type(network).__name__}")
         first_linear = next(one for one in network.mlp.modules() if isinstance(one, Linear))
         width = first_linear.in_features
-        embedded = 0 if network.categories is None else network.categories.out_features
-        x = self._new(width, first=width - embedded)
+        embedded, waving = (0 if part is None else part.out_features for part in (network.categories, network.periodic))
+        learned = width - embedded - waving  # the first column whose gradient is needed
+        x = self._new(width, first=learned)
         out = self._layer(network.mlp, x)
         self._place_gradients()
         bins = 1 if network.numbers is None else network.numbers.start.shape[1]
-        num_numeric = width - embedded - network.num_continuous * (bins - 1)
+        num_numeric = learned - network.num_continuous * (bins - 1)
         return LoweredNetwork(
             ops=np.array(self.ops, dtype=np.int64),
             eps=self.eps or [0.0],
             tables=self._tables(width - embedded),
+            waves=self._waves(learned),
             num_numeric=num_numeric,
             in_width=width,
             in_grad=self.ops[0][SOURCE_GRAD],
@@ -179,6 +183,14 @@ class _Lowering:
             rows.append((self.offsets[id(layer.weight)], size, width, column))
             column += width
         return rows
+
+    def _waves(self, column: int) -> list[tuple[int, ...]]:
+        layer = self.built.network.periodic
+        if not isinstance(layer, PeriodicEmbedding):
+            return []
+        features, width, waves = layer.weight.shape
+        places = (self.offsets[id(one)] for one in (layer.frequencies, layer.weight, layer.bias))
+        return [(features, waves // 2, width, *places, column)]
 
     def _new(self, width: int, first: int = 0) -> _Value:
         value = _Value(self.total_width, width, first)

@@ -37,6 +37,7 @@ LINEAR, CHAIN, NOISE, DROP_PATH, ADD = range(5)
     NUM_COLUMNS,
 ) = range(22)
 NO_NORM, BATCH_NORM, LAYER_NORM = range(3)
+NUM_WAVES = 7  # columns of `Program.waves`
 NO_DROP, DROPOUT, ALPHA_DROPOUT = range(3)
 BINARY, MULTICLASS, REGRESSION = range(3)
 # What a row of `Program.updates` does: (code, strength, bit set of roles).
@@ -55,6 +56,8 @@ class Program(NamedTuple):
         eps: Added to variances.
         sizes: See `Sizes`.
         tables: (category columns, 4): offset of the table, rows, its width, column of the input value.
+        waves: (0 or 1, NUM_WAVES): features, frequencies and outputs of each, offsets of frequencies, weight and bias,
+            column of the input value.
         params: (number of parameters, 4): offset, rows, columns, role.
         batch: Changes of the batch.
         updates: Of gradients and weights, in order.
@@ -70,6 +73,7 @@ class Program(NamedTuple):
     eps: Any
     sizes: Any
     tables: Any
+    waves: Any
     params: Any
     batch: Any
     updates: Any

@@ -113,6 +113,29 @@ def _normal_pdf64(x: Any) -> Any:
     return _INV_SQRT_TAU * math.exp(-0.5 * x * x)
 
 
+@exact
+def _cos_sin_of_turns32(turns: Any) -> Any:
+    # An eighth of a turn to either side of a quarter; what is left of whole turns and quarters is exact.
+    rest = turns - np.rint(turns)
+    quarters = np.rint(_f(4) * rest)
+    x = (rest - _f(0.25) * quarters) * _f(2 * math.pi)
+    z = x * x
+    c = _f(4.16666457e-2) + z * (_f(-1.38873163e-3) + z * _f(2.44331571e-5))
+    c = _f(1) + z * (_f(-0.5) + z * c)
+    s = _f(8.33216087e-3) + z * _f(-1.95152959e-4)
+    s = x + x * z * (_f(-0.166666546) + z * s)
+    odd = (quarters == _f(1)) | (quarters == _f(-1))
+    cosine, sine = select(odd, s, c), select(odd, c, s)
+    left, below = (quarters >= _f(1)) | (quarters <= _f(-2)), (quarters < _f(0)) | (quarters >= _f(2))
+    return select(left, -cosine, cosine), select(below, -sine, sine)
+
+
+@exact
+def _cos_sin_of_turns64(turns: Any) -> Any:
+    angle = _d(2 * math.pi) * (turns - np.rint(turns))
+    return math.cos(angle), math.sin(angle)
+
+
 def _by_type(single: Callable[..., Any], double: Callable[..., Any]) -> Callable[[Any], Any]:
     """A function for machine code that is `single` on float32 and `double` on float64."""
 
@@ -137,6 +160,7 @@ tanh = _by_type(_tanh32, _tanh64)
 sigmoid = _by_type(_sigmoid32, _sigmoid64)
 normal_cdf = _by_type(_normal_cdf32, _normal_cdf64)
 normal_pdf = _by_type(_normal_pdf32, _normal_pdf64)
+cos_sin_of_turns = _by_type(_cos_sin_of_turns32, _cos_sin_of_turns64)  # cos and sin of 2 π x
 
 
 @exact

@@ -153,3 +153,29 @@ def test_cosine_and_sine_of_a_turn(index, expected):
     found = np.empty(WORDS.size)
     loop(WORDS, found)
     np.testing.assert_allclose(found, expected((WORDS.astype(np.float64) + 0.5) * (math.tau / 2**32)), atol=1e-13)
+
+
+EIGHTHS = np.arange(-80_000, 80_001) / 8  # where the signs and the two series change
+TURNS = np.concatenate((np.linspace(-1e4, 1e4, 500_001), np.linspace(-2, 2, 500_001), EIGHTHS))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 1e-7), (np.float64, 1e-12)])
+@pytest.mark.parametrize(("index", "expected"), [(0, np.cos), (1, np.sin)])
+def test_cosine_and_sine_of_any_number_of_turns(index, expected, dtype, bound):
+    turns = _math.cos_sin_of_turns
+    x = TURNS.astype(dtype)
+
+    @inner
+    def loop(x, out):
+        for i in range(x.size):
+            out[i] = turns(x[i])[index]
+
+    found = np.empty_like(x)
+    loop(x, found)
+    wide = x.astype(np.longdouble)
+    assert np.abs(found - expected(2 * np.pi * (wide - np.rint(wide)).astype(np.float64))).max() < bound
+    edge = np.array([np.nan, np.inf, -np.inf, np.finfo(dtype).max, 0.0], dtype)
+    ends = np.empty_like(edge)
+    loop(edge, ends)
+    assert np.isnan(ends[:3]).all()
+    np.testing.assert_array_equal(ends[3:], expected([0.0, 0.0]))
