@@ -6,7 +6,7 @@ import json
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from poise.cli._progress import showing_progress
 from poise.cli._tables import print_table
 
 if TYPE_CHECKING:
-    from poise import FitResult, Recipe
+    from poise import FitResult, Quality, Recipe, SearchNote
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class FitOptions:
     time: float | None
     seed: int
     recipe: str
+    quality: str
     resume: bool
     as_json: bool
 
@@ -47,7 +48,7 @@ class FitOptions:
         """The command that continues this run."""
         words = ["poise", "fit", str(self.data), "--target", self.target or "", "--out", str(self.folder)]
         words += [] if self.time is None else ["--time", f"{self.time:g}"]
-        words += ["--seed", str(self.seed), "--recipe", self.recipe, "--resume"]
+        words += ["--seed", str(self.seed), "--recipe", self.recipe, "--quality", self.quality, "--resume"]
         return shlex.join([*words, *(["--json"] if self.as_json else [])])
 
 
@@ -70,6 +71,7 @@ def run_fit(options: FitOptions) -> None:
             time_limit="auto" if options.time is None else options.time,
             seed=options.seed,
             recipe=_recipe(options.recipe),
+            quality=cast("Quality", options.quality),  # checked by `fit`
             resume=options.resume,
             progress=progress,
         )
@@ -125,7 +127,20 @@ def _print(result: FitResult) -> None:
     ]
     print_table(header, rows)
     typer.echo(f"* chosen by validation. Gap: test {result.loss_name} minus training {result.loss_name}.")
+    if result.search is not None:
+        _print_search(result.search, result.loss_name)
     typer.echo(result.verdict)
     for warning in result.warnings:
         typer.echo(f"Note: {visible(warning, max_length=400)}")
     typer.echo(f"Report: {visible(Path(result.run_folder) / 'report.html', max_length=400)}")
+
+
+def _print_search(search: SearchNote, loss_name: str) -> None:
+    folds = f"{search.num_folds} folds" if search.num_folds > 1 else "one split"
+    typer.echo(
+        f"Search: {search.num_trials} recipes, {search.num_complete} trained to the end of {search.max_epochs} epochs, "
+        f"on {folds}, in {search.seconds:.0f} s. Validation {loss_name} of the ensemble {search.loss:.4f}, of the best "
+        f"recipe {search.single_loss:.4f}, both on rows that did not choose them."
+    )
+    for one in search.members:
+        typer.echo(f"  {one.weight:5.0%}  trial {one.trial}, {visible(one.origin)}, {one.num_networks} networks")

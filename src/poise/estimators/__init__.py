@@ -5,7 +5,7 @@ from poise.estimators._cross_validate import cross_validate
 from poise.estimators._load import load
 from poise.estimators._predict import predict_table
 from poise.estimators._regressor import PoiseRegressor
-from poise.estimators._result import Candidate, ColumnNote, FitResult, Interval, Progress
+from poise.estimators._result import Candidate, ColumnNote, FitResult, Interval, MemberNote, Progress, SearchNote
 from poise.estimators._run import fit
 from poise.estimators._self_test import Check, self_test
 
@@ -15,9 +15,11 @@ __all__ = [
     "ColumnNote",
     "FitResult",
     "Interval",
+    "MemberNote",
     "PoiseClassifier",
     "PoiseRegressor",
     "Progress",
+    "SearchNote",
     "cross_validate",
     "fit",
     "load",

@@ -15,25 +15,29 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
-from poise._checks import Interval, check_real
+from poise._checks import Interval, check_choice, check_real
 from poise._errors import ConfigError, DataError
 from poise.data import Schema, as_table, infer_schema
+from poise.ensemble import Average
 from poise.estimators._bundle import save_bundle
 from poise.estimators._candidates import Candidates, Trained, TrainingOptions, train_candidates
+from poise.estimators._search import search_candidates
 from poise.fleet import Engine
-from poise.recipe import KNOWN, Recipe, known, validate_recipe
-from poise.train import Dataset, Predictor, Task
-from poise.tuning import feature_schema
+from poise.recipe import Recipe, known, validate_recipe
+from poise.train import Dataset, Epoch, Predictor, Task
+from poise.tuning import QUALITIES, Quality, TableSearch, feature_schema
 
 _MIN_ROWS = 2
 
 
 class PoiseEstimator(BaseEstimator):
-    """Trains candidate recipes, lets validation choose, and predicts with the chosen network.
+    """Searches for recipes or trains given ones, lets validation choose, and predicts with what it chose.
 
     Args:
-        recipe: A Recipe, the name of a known one, or "auto" to train all known ones and choose.
-        val_fraction: Share of the rows for early stopping and choice, in (0, 1).
+        recipe: A Recipe, the name of a known one, or "auto" to search for the recipes that suit the table and average
+            the networks that together predict best.
+        quality: How much a search tries: "fast", "default" or "best".
+        val_fraction: Share of the rows for early stopping and choice where there are no folds, in (0, 1).
         time_limit: Seconds for the whole fit, > 0, or None.
         random_state: Seed, as scikit-learn takes it.
     """
@@ -42,11 +46,13 @@ class PoiseEstimator(BaseEstimator):
         self,
         *,
         recipe: Recipe | str = "auto",
+        quality: Quality = "default",
         val_fraction: float = 0.2,
         time_limit: float | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.recipe = recipe
+        self.quality = quality
         self.val_fraction = val_fraction
         self.time_limit = time_limit
         self.random_state = random_state
@@ -71,28 +77,33 @@ class PoiseEstimator(BaseEstimator):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any = None, *, engines: Sequence[Engine] | None = None) -> Self:
         recipes = self._recipes()
-        options = TrainingOptions(self._seed(), self._checked_fraction(), self._checked_time(), engines=engines)
+        check_choice("quality", self.quality, QUALITIES)
+        options = TrainingOptions(
+            self._seed(), self._checked_fraction(), self._checked_time(), engines=engines, quality=self.quality
+        )
         table, schema, y = self._read_training(X, y)
         if table.height < _MIN_ROWS:
             raise DataError(f"Two rows are the least to learn from, but got n_samples = {table.height}.")
         task, target = self._encode_target(y)
         data = Dataset(table, schema, target, self._checked_weight(sample_weight, table.height))
+        if recipes is None:
+            return self._adopt(search_candidates(data, task, options))
         return self._adopt(train_candidates(data, task, recipes, options))
 
     def _adopt(self, candidates: Candidates) -> Self:
         """Take over what a training found."""
         self.candidates_: tuple[Trained, ...] = candidates.trained
-        chosen = candidates.chosen
-        self._serve(chosen.plan.recipe, chosen.predictor)
-        self.chosen_ = chosen.name
+        self.search_: TableSearch | None = candidates.search
+        self._serve(candidates.chosen.plan.recipe, candidates.served, candidates.chosen.history)
+        self.chosen_ = candidates.name
         return self
 
-    def _serve(self, recipe: Recipe, predictor: Predictor) -> None:
-        """Predict with this network from now on."""
+    def _serve(self, recipe: Recipe, predictor: Predictor | Average, history: tuple[Epoch, ...]) -> None:
+        """Predict with this network or ensemble from now on."""
         self.recipe_ = recipe
         self.predictor_ = predictor
-        self.history_ = tuple(predictor.state.history)
-        self.n_iter_ = predictor.state.epoch
+        self.history_ = history
+        self.n_iter_ = len(history)
 
     def _predictions(self, X: Any) -> NDArray[np.float64]:
         check_is_fitted(self, "predictor_")
@@ -100,13 +111,14 @@ class PoiseEstimator(BaseEstimator):
 
     # Settings
 
-    def _recipes(self) -> Mapping[str, Recipe]:
+    def _recipes(self) -> Mapping[str, Recipe] | None:
+        """The recipes to train; None for a search."""
         if isinstance(self.recipe, Recipe):
             validate_recipe(self.recipe)
             return {"custom": self.recipe}
         if not isinstance(self.recipe, str):
             raise ConfigError(f"`recipe` must be a Recipe or a name, but got recipe={self.recipe!r}.")
-        return KNOWN if self.recipe == "auto" else {self.recipe: known(self.recipe)}
+        return None if self.recipe == "auto" else {self.recipe: known(self.recipe)}
 
     def _seed(self) -> int:
         if isinstance(self.random_state, int | np.integer):

@@ -1,4 +1,4 @@
-"""A fitted network on disk: a folder of safetensors and JSON, with a SHA-256 manifest over every member."""
+"""A fitted network or ensemble on disk: a folder of safetensors and JSON, with a SHA-256 manifest over every member."""
 
 from __future__ import annotations
 
@@ -6,27 +6,30 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
 from safetensors import SafetensorError
 
 from poise._errors import BundleError, PoiseError
+from poise.ensemble import Average
+from poise.estimators._served import pack
 from poise.recipe import Recipe, to_toml
-from poise.train import Predictor, pack_tensors, remove_leftovers, to_json, write_atomically
+from poise.train import Epoch, Predictor, pack_tensors, remove_leftovers, to_json, write_atomically
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, MODEL = "weights.safetensors", "model.json"
 _MANIFEST = "manifest.json"
-_UNSERVED = ("weights", "statistics", "exp_avg", "exp_avg_sq", "average")
 
 
 class Fitted(Protocol):
     """What a bundle keeps of an estimator; classes and feature names only where it has them."""
 
-    predictor_: Predictor
+    predictor_: Predictor | Average
     recipe_: Recipe
     chosen_: str
+    history_: tuple[Epoch, ...]
     n_features_in_: int
 
 
@@ -34,9 +37,9 @@ def save_bundle(estimator: Fitted, folder: Path, *, target_name: str = "") -> No
     """Write `estimator` to `folder`; the manifest comes last and makes the bundle valid."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    state = estimator.predictor_.state
-    served = {name: tensor for name, tensor in state.tensors.items() if name not in _UNSERVED}
-    members = {TENSORS: pack_tensors(served), MODEL: to_json(_describe(estimator, target_name))}
+    tensors, served = pack(estimator.predictor_)
+    model = {**_describe(estimator, target_name), "served": served}
+    members = {TENSORS: pack_tensors(tensors), MODEL: to_json(model)}
     for name, content in members.items():
         write_atomically(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
@@ -108,5 +111,5 @@ def _describe(estimator: Fitted, target_name: str) -> dict[str, Any]:
         "target_name": target_name,
         "chosen": estimator.chosen_,
         "recipe": to_toml(estimator.recipe_),
-        "state": predictor.state.numbers(),
+        "history": [asdict(record) for record in estimator.history_],
     }

@@ -1,4 +1,4 @@
-"""Trains the candidates for one table and lets validation choose: the one job behind estimators and `poise.fit`."""
+"""Trains given recipes for one table and lets validation choose."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from poise._errors import DataError, TrainingError
-from poise._random import Key
-from poise.data import check_columns, split_rows
+from poise.data import check_columns
+from poise.ensemble import Average
 from poise.fleet import Engine, Fleet, preparation, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
-from poise.tuning import merge_equal_rows
+from poise.tuning import OnTrials, Quality, TableSearch, make_folds, merge_equal_rows
 
 OnEpoch = Callable[[int, Plan, State], None]
-_MIN_ROWS_TO_VALIDATE = 10
+BEST, ENSEMBLE = "best network", "ensemble"  # what a search finds
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +40,37 @@ class Trained:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """All candidates, the data they were trained on, and which one validation chose."""
+    """The networks that are compared, the data they were trained on, and what validation chose.
+
+    Args:
+        data: Rows that were learnt from, training and validation alike.
+        trained: The networks.
+        chosen: The one with the lowest validation loss.
+        failed: Names of those that ended with numbers that are not finite.
+        search: Where the networks come from a search, which may have found an ensemble.
+    """
 
     data: Dataset
     trained: tuple[Trained, ...]
     chosen: Trained
     failed: tuple[str, ...]
+    search: TableSearch | None = None
+
+    @property
+    def ensemble(self) -> Average | None:
+        """What the search found, if it is more than one network."""
+        found = None if self.search is None else self.search.predictor
+        return found if found is not None and len(found.members) > 1 else None
+
+    @property
+    def served(self) -> Predictor | Average:
+        """What predicts from now on."""
+        return self.ensemble or self.chosen.predictor
+
+    @property
+    def name(self) -> str:
+        """Of what predicts."""
+        return self.chosen.name if self.ensemble is None else ENSEMBLE
 
 
 @dataclass(frozen=True)
@@ -62,6 +84,8 @@ class TrainingOptions:
         folder: For checkpoints, or None.
         on_note: Told what takes long before the first epoch.
         engines: Who may train, as in `Fleet`.
+        quality: How much a search tries.
+        on_trials: Told all trials of a search after each tick of its race.
     """
 
     seed: int = 0
@@ -70,6 +94,8 @@ class TrainingOptions:
     folder: Path | None = None
     on_note: Callable[[str], None] | None = None
     engines: Sequence[Engine] | None = None
+    quality: Quality = "default"
+    on_trials: OnTrials | None = None
 
 
 def train_candidates(
@@ -99,8 +125,8 @@ def train_candidates(
             f"At least two different rows are needed, but got n_samples = {merged.table.height}.",
             repair="Give more rows, or rows with weight above zero.",
         )
-    train_rows, val_rows = _split(merged, task, options)
-    plans = [Plan(name, recipe, task, train_rows, val_rows, options.seed) for name, recipe in recipes.items()]
+    rows = make_folds(merged, task, 1, val_fraction=options.val_fraction, seed=options.seed)[0]
+    plans = [Plan(name, recipe, task, rows.train, rows.val, options.seed) for name, recipe in recipes.items()]
     states = _train(plans, merged, options, on_epoch)
     trained = tuple(
         Trained(plan, state, Predictor(plan.recipe, task, state)) for plan, state in states if state.best_epoch
@@ -112,18 +138,6 @@ def train_candidates(
             repair="Lower the learning rate, or look for extreme values in target and columns.",
         )
     return Candidates(merged, trained, min(trained, key=lambda one: one.state.val_loss), failed)
-
-
-def _split(data: Dataset, task: Task, options: TrainingOptions) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    num_rows = data.table.height
-    if num_rows < _MIN_ROWS_TO_VALIDATE:
-        # Too few to set any aside: every row trains, and validation can only repeat what training says.
-        everything = np.arange(num_rows)
-        return everything, everything
-    classes = None if task.kind == "regression" else data.target.astype(np.int64)
-    key = Key(options.seed).stream("split")
-    split = split_rows(num_rows, key=key, test=0.0, val=options.val_fraction, classes=classes)
-    return split.train, split.val
 
 
 def _train(

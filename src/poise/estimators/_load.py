@@ -12,8 +12,9 @@ from safetensors.torch import load as unpack_tensors
 from poise.estimators._bundle import MODEL, TENSORS, refusing_damage, verified_members
 from poise.estimators._classifier import PoiseClassifier
 from poise.estimators._regressor import PoiseRegressor
+from poise.estimators._served import unpack
 from poise.recipe import from_toml
-from poise.train import Binary, Multiclass, Predictor, Regression, State, Task
+from poise.train import Binary, Epoch, Multiclass, Regression, Task
 
 
 def load(path: str | Path) -> PoiseClassifier | PoiseRegressor:
@@ -47,7 +48,7 @@ def load(path: str | Path) -> PoiseClassifier | PoiseRegressor:
 
 
 def _rebuild(model: dict[str, Any], tensors: dict[str, Any]) -> PoiseClassifier | PoiseRegressor:
-    recipe, state = from_toml(model["recipe"]), State.from_numbers(tensors, model["state"])
+    recipe = from_toml(model["recipe"])
     estimator = PoiseRegressor(recipe=recipe) if model["task"] == "regression" else PoiseClassifier(recipe=recipe)
     if isinstance(estimator, PoiseClassifier):
         estimator.classes_ = _labels(model["classes"])
@@ -56,7 +57,8 @@ def _rebuild(model: dict[str, Any], tensors: dict[str, Any]) -> PoiseClassifier 
     estimator.n_features_in_ = model["num_features"]
     estimator.target_name_ = model["target_name"]
     estimator.chosen_ = model["chosen"]
-    estimator._serve(recipe, Predictor(recipe, _task(model), state))
+    history = tuple(Epoch(**record) for record in model["history"])
+    estimator._serve(recipe, unpack(tensors, model["served"], _task(model)), history)
     return estimator
 
 

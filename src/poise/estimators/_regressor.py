@@ -19,16 +19,19 @@ class PoiseRegressor(RegressorMixin, PoiseEstimator):
     target scaled to mean 0 and variance 1; predictions are scaled back.
 
     Args:
-        recipe: A Recipe, the name of a known one, or "auto" to train all known ones and choose.
-        val_fraction: Share of the rows for early stopping and choice, in (0, 1).
+        recipe: A Recipe, the name of a known one, or "auto" to search for the recipes that suit the table and average
+            the networks that together predict best.
+        quality: How much a search tries: "fast", "default" or "best".
+        val_fraction: Share of the rows for early stopping and choice where there are no folds, in (0, 1).
         time_limit: Seconds for the whole fit, > 0, or None.
         random_state: Seed, as scikit-learn takes it.
 
     Attributes:
-        chosen_: Name of the chosen recipe.
-        recipe_: The chosen recipe.
-        history_: One record an epoch of the chosen network.
-        candidates_: All trained networks.
+        chosen_: Name of the chosen recipe, or "ensemble".
+        recipe_: The chosen recipe; of an ensemble that of its best network.
+        history_: One record an epoch of the chosen or best network.
+        candidates_: The networks that were compared.
+        search_: What a search found: trials, members and what their average is worth on rows that did not choose.
         feature_names_in_: Column names, if X was a frame.
         n_features_in_: Number of columns.
 

@@ -57,6 +57,58 @@ class ColumnNote:
 
 
 @dataclass(frozen=True)
+class MemberNote:
+    """A recipe of an ensemble.
+
+    Args:
+        trial: Number of the trial.
+        origin: Name in the portfolio, or of the sampler that proposed it.
+        weight: Of its networks together.
+        num_networks: One for each fold.
+        val_loss: Mean over the folds.
+        recipe_toml: The recipe.
+    """
+
+    trial: int
+    origin: str
+    weight: float
+    num_networks: int
+    val_loss: float
+    recipe_toml: str
+
+
+@dataclass(frozen=True)
+class SearchNote:
+    """What a search tried and found.
+
+    Args:
+        num_trials: Recipes that were tried.
+        num_complete: That trained to the end.
+        num_failed: That ended with numbers that are not finite.
+        num_folds: Parts of the rows that took turns in validation; 1 for a single split.
+        max_epochs: Of a training that is not cut short.
+        epochs: Of all trials together.
+        loss: Of the ensemble on rows that had no part in choosing its members (nested folds).
+        naive_loss: Of the ensemble on the rows that chose its members: too good to be true.
+        single_loss: As `loss`, of the best single recipe.
+        seconds: That the search took.
+        members: The heaviest first.
+    """
+
+    num_trials: int
+    num_complete: int
+    num_failed: int
+    num_folds: int
+    max_epochs: int
+    epochs: int
+    loss: float
+    naive_loss: float
+    single_loss: float
+    seconds: float
+    members: tuple[MemberNote, ...] = ()
+
+
+@dataclass(frozen=True)
 class FitResult:
     """All that `poise fit` says.
 
@@ -67,6 +119,7 @@ class FitResult:
         verdict: One sentence on what regularization bought, with numbers.
         warnings: What the reader should know of the data or the run.
         environment: Versions, processor, threads, seed.
+        search: What was tried, if recipes were searched.
 
     Example:
         >>> import polars
@@ -91,13 +144,16 @@ class FitResult:
     run_folder: str = ""
     warnings: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
+    search: SearchNote | None = None
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> FitResult:
         """The result whose `dataclasses.asdict` this is."""
         candidates = tuple(_candidate(one) for one in plain["candidates"])
         columns = tuple(ColumnNote(**one) for one in plain["columns"])
-        return cls(**{**plain, "candidates": candidates, "columns": columns, "warnings": tuple(plain["warnings"])})
+        search = None if plain["search"] is None else _search_note(plain["search"])
+        own = {"candidates": candidates, "columns": columns, "warnings": tuple(plain["warnings"]), "search": search}
+        return cls(**{**plain, **own})
 
     @property
     def chosen(self) -> Candidate:
@@ -111,6 +167,10 @@ def _candidate(plain: dict[str, Any]) -> Candidate:
     return Candidate(**{**plain, **intervals, "history": history})
 
 
+def _search_note(plain: dict[str, Any]) -> SearchNote:
+    return SearchNote(**{**plain, "members": tuple(MemberNote(**one) for one in plain["members"])})
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a fit stands: reported after every epoch of every network, and before the first if that takes long.
@@ -118,7 +178,7 @@ class Progress:
     Args:
         name: Of the network's recipe.
         index: Which network it is, from 0.
-        num_networks: How many there are.
+        num_networks: How many there are; 0 where a search will still say.
         epoch: Epochs done.
         max_epochs: Epochs planned.
         val_loss: Of this epoch.

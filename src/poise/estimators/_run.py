@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from poise._checks import Interval, check_real
+from poise._checks import Interval, check_choice, check_real
 from poise._errors import ConfigError
 from poise._random import Key
 from poise.data import Schema, Split, check_columns, duplicated_rows, split_rows
@@ -24,13 +24,25 @@ from poise.estimators._regressor import PoiseRegressor
 from poise.estimators._result import ColumnNote, FitResult, Progress
 from poise.estimators._run_folder import config_of, finish, finished
 from poise.estimators._scores import score_candidates, verdict
-from poise.recipe import KNOWN, Recipe, known, validate_recipe
+from poise.estimators._search import search_candidates, search_note
+from poise.recipe import Recipe, known, validate_recipe
 from poise.train import Dataset, Plan, State, Task
-from poise.tuning import RunFolder, environment, feature_schema, read_labeled, source_name
+from poise.tuning import (
+    QUALITIES,
+    Quality,
+    RunFolder,
+    StudyFile,
+    environment,
+    feature_schema,
+    read_labeled,
+    source_name,
+)
 
 TEST_FRACTION = 0.2
-_LEAST_SECONDS = 40.0
-_ROWS_PER_SECOND = 100
+# What the best published network takes for a single fit with its defaults on two cores, or less.
+_LEAST_SECONDS = 12.0
+_SECONDS_PER_ROW = 0.006
+_TIMES: Mapping[Quality, float] = {"fast": 0.25, "default": 1.0, "best": 8.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,23 +64,27 @@ def fit(
     time_limit: float | Literal["auto"] | None = None,
     seed: int = 0,
     recipe: Recipe | str = "auto",
+    quality: Quality = "default",
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> FitResult:
-    """Train the bare network and the known recipes, choose by validation, and prove the choice on untouched test rows.
+    """Search for the recipes that suit a table, average the best networks, and prove it on untouched test rows.
 
-    A fifth of the rows is set aside first. Of the rest, a fifth validates. Every network, and scikit-learn's
-    HistGradientBoosting beside them, is scored on the test rows once, with 95 % bootstrap intervals.
+    A fifth of the rows is set aside first. On the rest recipes compete, the best train on all folds, and those that
+    together predict best make the ensemble. It, its best network, the bare network without regularization and
+    scikit-learn's HistGradientBoosting are scored on the test rows once, with 95 % bootstrap intervals.
 
     Args:
         data: Path of a CSV, TSV or Parquet file, or a frame.
         target: Name of the column to predict.
         out: Run folder for bundle, config, metrics and checkpoints; None keeps nothing on disk.
-        time_limit: Seconds for all trainings together, > 0; None for no limit; "auto" for 40 seconds, for large tables
-            a second for every 100 rows. Epochs are planned to fit, so a limit that binds makes the result depend on the
-            machine's speed.
+        time_limit: Seconds for all trainings together, > 0; None for no limit; "auto" for 12 seconds, for larger tables
+            6 ms a row; a quarter of that for quality "fast", 8 times as much for "best". What is tried is planned to
+            fit, so a limit that binds makes the result depend on the machine's speed.
         seed: Names all random numbers.
-        recipe: "auto" for all known recipes, or one by name or value, which is then compared with the bare network.
+        recipe: "auto" to search, or one by name or value, which is then compared with the bare network.
+        quality: How much a search tries: "fast" a few recipes on one split, "default" up to 32 and folds, "best" up to
+            128.
         resume: Continue the run in `out`; one that came to its end is only read again.
         progress: Called after every epoch.
 
@@ -89,18 +105,29 @@ def fit(
         ('binary', ['bare', 'cocktail', 'HistGradientBoosting'])
     """
     started = time.perf_counter()
+    check_choice("quality", quality, QUALITIES)
     recipes = _recipes(recipe)
     source, table = source_name(data), _read(data, target, seed)
-    seconds = _seconds(time_limit, table.learn.table.height)
+    seconds = _seconds(time_limit, table.learn.table.height, quality)
     with RunFolder(out, resume=resume) as folder:
-        folder.write_config(config_of(source=source, target=target, seed=seed, time_limit=seconds, recipes=recipes))
+        config = config_of(source=source, target=target, seed=seed, time_limit=seconds, recipes=recipes)
+        folder.write_config(config | ({"quality": quality} if recipes is None else {}))
         before = finished(folder)
         if before is not None:
             return before
         options = TrainingOptions(
-            seed, time_limit=seconds, folder=folder.checkpoints, on_note=_noting(progress, len(recipes))
+            seed,
+            time_limit=seconds,
+            folder=folder.checkpoints,
+            on_note=_noting(progress),
+            quality=quality,
+            on_trials=None if folder.path is None else StudyFile(folder.path / "study.db").update,
         )
-        candidates = train_candidates(table.learn, table.task, recipes, options, _reporting(progress, len(recipes)))
+        on_epoch = _reporting(progress, 0 if recipes is None else len(recipes))
+        if recipes is None:
+            candidates = search_candidates(table.learn, table.task, options, on_epoch)
+        else:
+            candidates = train_candidates(table.learn, table.task, recipes, options, on_epoch)
         baseline = Baseline(candidates.data, table.task, seed)
         scored = score_candidates(candidates, baseline, table.test, Key(seed).stream("bootstrap"))
         result = FitResult(
@@ -119,18 +146,20 @@ def fit(
             run_folder="" if out is None else str(out),
             warnings=table.warnings + _training_notes(candidates, recipes),
             environment=environment(seed),
+            search=None if candidates.search is None else search_note(candidates.search),
         )
         finish(folder, result, _estimator(candidates, table), target)
     return result
 
 
-def _recipes(recipe: Recipe | str) -> Mapping[str, Recipe]:
+def _recipes(recipe: Recipe | str) -> Mapping[str, Recipe] | None:
+    """The recipes to train; None for a search."""
     if isinstance(recipe, Recipe):
         validate_recipe(recipe)
         return {"bare": known("bare"), "custom": recipe}
     if not isinstance(recipe, str):
         raise ConfigError(f"`recipe` must be a Recipe or a name, but got recipe={recipe!r}.")
-    return KNOWN if recipe == "auto" else {"bare": known("bare"), recipe: known(recipe)}
+    return None if recipe == "auto" else {"bare": known("bare"), recipe: known(recipe)}
 
 
 def _read(data: Any, target: str, seed: int) -> _Table:
@@ -151,8 +180,11 @@ def _notes(features: pl.DataFrame, schema: Schema, split: Split) -> tuple[str, .
     return (f"{shared:,} of {len(split.test):,} test rows have the same features as a training row.",)
 
 
-def _training_notes(candidates: Candidates, recipes: Mapping[str, Recipe]) -> tuple[str, ...]:
+def _training_notes(candidates: Candidates, recipes: Mapping[str, Recipe] | None) -> tuple[str, ...]:
     failed = [f"The network of recipe {name!r} ended with non-finite weights." for name in candidates.failed]
+    if recipes is None:
+        is_cut = candidates.search is not None and candidates.search.cut_short
+        return (*failed, *(["The time limit ended the search early; more time may do better."] if is_cut else []))
     cut = [
         f"{one.name} to {one.plan.max_epochs} epochs"
         for one in candidates.trained
@@ -162,9 +194,9 @@ def _training_notes(candidates: Candidates, recipes: Mapping[str, Recipe]) -> tu
     return (*failed, *([f"The time limit cut {', '.join(cut)}; more time may do better."] if cut else []))
 
 
-def _seconds(time_limit: float | Literal["auto"] | None, num_rows: int) -> float | None:
+def _seconds(time_limit: float | Literal["auto"] | None, num_rows: int, quality: Quality) -> float | None:
     if time_limit == "auto":
-        return max(_LEAST_SECONDS, num_rows / _ROWS_PER_SECOND)
+        return max(_LEAST_SECONDS, num_rows * _SECONDS_PER_ROW) * _TIMES[quality]
     if time_limit is not None:
         check_real("time_limit", time_limit, Interval(0, low_open=True))
     return time_limit
@@ -202,7 +234,7 @@ def _reporting(progress: Callable[[Progress], None] | None, num_networks: int) -
     return on_epoch
 
 
-def _noting(progress: Callable[[Progress], None] | None, num_networks: int) -> Callable[[str], None] | None:
+def _noting(progress: Callable[[Progress], None] | None) -> Callable[[str], None] | None:
     if progress is None:
         return None
-    return lambda note: progress(Progress("", 0, num_networks, 0, 0, None, 0.0, note=note))
+    return lambda note: progress(Progress("", 0, 0, 0, 0, None, 0.0, note=note))

@@ -16,12 +16,12 @@ from poise.tuning import RunFolder
 
 
 def config_of(
-    *, source: str, target: str, seed: int, time_limit: float | None, recipes: Mapping[str, Recipe]
+    *, source: str, target: str, seed: int, time_limit: float | None, recipes: Mapping[str, Recipe] | None
 ) -> dict[str, Any]:
     """What was asked, as it stands in `config.toml`."""
     config: dict[str, Any] = {"source": source, "target": target, "seed": seed}
     config |= {} if time_limit is None else {"time_limit": time_limit}
-    return config | {"recipes": {name: to_toml(recipe) for name, recipe in recipes.items()}}
+    return config | {"recipes": {name: to_toml(recipe) for name, recipe in (recipes or {}).items()}}
 
 
 def finished(folder: RunFolder) -> FitResult | None:

@@ -10,14 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise._random import Key
+from poise.ensemble import Average
 from poise.estimators._baseline import NAME, Baseline
 from poise.estimators._bootstrap import Statistic, bootstrap
-from poise.estimators._candidates import Candidates, Trained
+from poise.estimators._candidates import BEST, ENSEMBLE, Candidates, Trained
 from poise.estimators._result import Candidate, Interval
 from poise.recipe import SOURCES, to_toml
-from poise.train import Dataset, Task
+from poise.train import Dataset, Predictor, Task
+from poise.tuning import TableSearch
 
 _TINY = 1e-15  # a probability of zero costs 34.5 nats, not infinitely many
+_MOST_TRAINING_ROWS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,10 @@ class _Judge:
             return torch.from_numpy((predictions - target) ** 2 / self.scale)
         picked = predictions[np.arange(len(target)), target.astype(np.int64)]
         return torch.from_numpy(-np.log(np.clip(picked, _TINY, 1)))
+
+    def in_units(self, loss: float) -> float:
+        """A loss in the target's own units, in ours."""
+        return loss / self.scale if self.task.kind == "regression" else loss
 
     def scorer(self, predictions: NDArray[np.float64], target: NDArray[np.float64]) -> Statistic:
         """The score as a function of the rows that count."""
@@ -61,13 +68,20 @@ def score_candidates(candidates: Candidates, baseline: Baseline, test: Dataset, 
         key: Of the bootstrap; all models share its resamples.
     """
     judge = _Judge(candidates.chosen.plan.task, candidates.chosen.state.target_scale**2)
-    predictions = [one.predictor.predict(test.table).numpy() for one in candidates.trained]
-    measured = _on_test([*predictions, baseline.predict(test.table)], judge, test, key)
-    networks = [
-        _network_row(one, one is candidates.chosen, *intervals)
-        for one, intervals in zip(candidates.trained, measured[:-1], strict=True)
+    ensemble = candidates.ensemble
+    models: list[Predictor | Average] = [
+        *(one.predictor for one in candidates.trained),
+        *([] if ensemble is None else [ensemble]),
     ]
-    return (*networks, _baseline_row(baseline, candidates, judge, *measured[-1]))
+    predictions = [model.predict(test.table).numpy() for model in models]
+    measured = _on_test([*predictions, baseline.predict(test.table)], judge, test, key)
+    rows = [
+        _network_row(one, candidates.name == one.name, candidates.search, *intervals)
+        for one, intervals in zip(candidates.trained, measured, strict=False)
+    ]
+    if ensemble is not None:
+        rows.append(_ensemble_row(candidates, ensemble, judge, *measured[len(rows)]))
+    return (*rows, _baseline_row(baseline, candidates, judge, *measured[-1]))
 
 
 def _on_test(
@@ -84,11 +98,22 @@ def _mean_of(values: Tensor) -> Statistic:
     return lambda rows: values[rows].mean()
 
 
-def _network_row(one: Trained, is_chosen: bool, test_loss: Interval, test_score: Interval) -> Candidate:
+def _source(one: Trained, search: TableSearch | None) -> str:
+    if one.name in SOURCES:
+        return SOURCES[one.name]
+    if search is None:
+        return "your own recipe"
+    trial = search.best.trial
+    return f"trial {trial.number} of {len(search.trials)}, proposed by {trial.origin!r}"
+
+
+def _network_row(
+    one: Trained, is_chosen: bool, search: TableSearch | None, test_loss: Interval, test_score: Interval
+) -> Candidate:
     best = one.history[one.state.best_epoch - 1]
     return Candidate(
         name=one.name,
-        source=SOURCES.get(one.name, "your own recipe"),
+        source=_source(one, search),
         chosen=is_chosen,
         train_loss=best.train_loss,
         val_loss=best.val_loss,
@@ -103,6 +128,35 @@ def _network_row(one: Trained, is_chosen: bool, test_loss: Interval, test_score:
         note="stopped by the time limit" if one.state.stopped == "time" else "",
         history=one.history,
     )
+
+
+def _ensemble_row(
+    candidates: Candidates, ensemble: Average, judge: _Judge, test_loss: Interval, test_score: Interval
+) -> Candidate:
+    # Its networks have learnt from most of these rows each, so this is nearly its training loss.
+    seen = _some_rows(candidates.data)
+    learnt, every = ensemble.predict(seen.table).numpy(), torch.arange(seen.table.height)
+    search = candidates.search
+    return Candidate(
+        name=candidates.name,
+        source=f"average of {len(ensemble.members)} networks that the search trained",
+        chosen=True,
+        train_loss=float(judge.row_losses(learnt, seen.target).mean()),
+        val_loss=None if search is None else judge.in_units(search.choice.loss),
+        test_loss=test_loss,
+        train_score=float(judge.scorer(learnt, seen.target)(every)),
+        val_score=None,
+        test_score=test_score,
+        epochs=0,
+        best_epoch=0,
+        seconds=0.0 if search is None else search.seconds,
+    )
+
+
+def _some_rows(data: Dataset) -> Dataset:
+    """All rows, or of very many every second, third, ... one."""
+    rows = np.arange(0, data.table.height, max(1, data.table.height // _MOST_TRAINING_ROWS))
+    return Dataset(data.table[rows], data.schema, data.target[rows], data.weight[rows])
 
 
 def _baseline_row(
@@ -135,8 +189,9 @@ def verdict(scored: tuple[Candidate, ...], task: Task) -> str:
             f"No recipe validated better than the bare network: test {task.loss_name} {chosen.test_loss.value:.4f}, "
             f"{task.score_name} {chosen.test_score.value:.4f}."
         )
+    subject = f"The {chosen.name}" if chosen.name in (ENSEMBLE, BEST) else f"Recipe {chosen.name!r}"
     return (
-        f"Recipe {chosen.name!r} changed the test {task.loss_name} from {bare.test_loss.value:.4f} to "
+        f"{subject} changed the test {task.loss_name} from {bare.test_loss.value:.4f} to "
         f"{chosen.test_loss.value:.4f}, the {task.score_name} from {bare.test_score.value:.4f} to "
         f"{chosen.test_score.value:.4f}, and the gap between test and training from {bare.gap:+.4f} to "
         f"{chosen.gap:+.4f}."

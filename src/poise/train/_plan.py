@@ -66,6 +66,10 @@ class Plan:
         """Upper bound of passes over the training rows."""
         return self.recipe.budget.epochs_for(len(self.train_rows))
 
+    def named(self, name: str) -> Plan:
+        """The same plan by another name."""
+        return replace(self, name=name)
+
     def with_max_epochs(self, max_epochs: int) -> Plan:
         """The same plan on another budget; its schedules stretch or shrink with it."""
         return replace(self, recipe=replace(self.recipe, budget=replace(self.recipe.budget, max_epochs=max_epochs)))

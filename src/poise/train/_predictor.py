@@ -28,7 +28,7 @@ class Predictor:
     """
 
     def __init__(self, recipe: Recipe, task: Task, state: State) -> None:
-        self.task, self.state = task, state
+        self.recipe, self.task, self.state = recipe, task, state
         self.encoder = Encoder.from_state(*state.encoder_state())
         self.network = build_network(recipe, self.encoder, task).network.double()
         for vector, source in (

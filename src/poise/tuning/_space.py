@@ -145,7 +145,7 @@ def _occupant(recipe: Recipe, slot: Domain) -> Method | None:
     options: tuple[Method | None, ...] = slot.options if isinstance(slot, OneOf) else ()
     for option in options:
         held = None if option is None else recipe.get(type(option))
-        if held is not None and _shape(held) == _shape(option):
+        if option is not None and held is not None and _shape(held) == _shape(option):
             return option
     return None
 

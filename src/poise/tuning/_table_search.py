@@ -66,7 +66,7 @@ class TableSearchOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class TrainedTrial:
     """One trained network of a trial."""
 
     trial: Trial
@@ -93,20 +93,22 @@ class TableSearch:
         choice: Their weights, and what these are worth.
         predictor: The ensemble.
         cut_short: Whether time ended before the search did.
+        seconds: That the search took.
     """
 
     data: Dataset
     task: Task
     effort: Effort
     trials: tuple[Trial, ...]
-    bare: Network | None
-    members: tuple[tuple[Network, ...], ...]
+    bare: TrainedTrial | None
+    members: tuple[tuple[TrainedTrial, ...], ...]
     choice: GreedyResult
     predictor: Average
     cut_short: bool
+    seconds: float
 
     @property
-    def best(self) -> Network:
+    def best(self) -> TrainedTrial:
         """The network of the best trial on the first fold."""
         return self.members[self.choice.single][0]
 
@@ -168,6 +170,7 @@ class _Search:
             choice=choice,
             predictor=_average(members, choice.weights),
             cut_short=self.arena.out_of_time(),
+            seconds=time.monotonic() - self.started,
         )
 
     # How much
@@ -206,7 +209,7 @@ class _Search:
 
     # On all folds
 
-    def _train_folds(self, finalists: list[Trial], number: int) -> Network | None:
+    def _train_folds(self, finalists: list[Trial], number: int) -> TrainedTrial | None:
         """Train the finalists on the other folds, where the poorest leave after the second, and the bare network."""
         last, num_folds = self.arena.max_epochs, len(self.arena.folds)
         self.arena.enter_fold(0, {number: known("bare")})
@@ -223,7 +226,7 @@ class _Search:
         for trial in finalists:
             folds = [fold for fold in range(num_folds) if self._has_trained(trial, fold)]
             trial.folds = {fold: self.arena.state(trial.number, fold).val_loss for fold in folds}
-        bare = Network(Trial(number, known("bare"), "bare"), self.arena.plan(number), self.arena.state(number))
+        bare = TrainedTrial(Trial(number, known("bare"), "bare"), self.arena.plan(number), self.arena.state(number))
         return bare if bare.state.best_epoch else None
 
     def _enter(self, fold: int, trials: Sequence[Trial]) -> dict[tuple[int, int], int]:
@@ -238,7 +241,7 @@ class _Search:
 
     # The ensemble
 
-    def _members(self, trials: Sequence[Trial], finalists: list[Trial]) -> tuple[tuple[Network, ...], ...]:
+    def _members(self, trials: Sequence[Trial], finalists: list[Trial]) -> tuple[tuple[TrainedTrial, ...], ...]:
         """Trials with a network for every fold; where time left none of them, those with one for the first fold."""
         folds = range(len(self.arena.folds))
         found = [one for one in finalists if all(self._has_trained(one, fold) for fold in folds)]
@@ -253,11 +256,11 @@ class _Search:
         found.sort(key=lambda one: self._loss(one, folds))
         arena = self.arena
         return tuple(
-            tuple(Network(one, arena.plan(one.number, fold), arena.state(one.number, fold)) for fold in folds)
+            tuple(TrainedTrial(one, arena.plan(one.number, fold), arena.state(one.number, fold)) for fold in folds)
             for one in found
         )
 
-    def _choose(self, members: tuple[tuple[Network, ...], ...]) -> GreedyResult:
+    def _choose(self, members: tuple[tuple[TrainedTrial, ...], ...]) -> GreedyResult:
         folds = self.arena.folds[: len(members[0])]
         rows = np.concatenate([fold.val for fold in folds])
         held = [
@@ -277,7 +280,7 @@ class _Search:
         return target if self.task.kind == "regression" else target.astype(np.int64)
 
 
-def _average(members: Sequence[Sequence[Network]], weights: NDArray[np.float64]) -> Average:
+def _average(members: Sequence[Sequence[TrainedTrial]], weights: NDArray[np.float64]) -> Average:
     used = [(networks, weight) for networks, weight in zip(members, weights, strict=True) if weight > 0]
     predictors = [one.predictor for networks, _ in used for one in networks]
     return Average(predictors, [float(weight) / len(networks) for networks, weight in used for _ in networks])
