@@ -83,7 +83,7 @@ class StackedLoop:
         self.replays = Replays()
         self.stack.replay(self.replays)
         self.vectors = {name: torch.stack([one.vector(name) for one in members]) for name in _VECTORS}
-        self.names = [name for name, _ in first.built.model.named_parameters()]
+        self.names = {name: one.requires_grad for name, one in first.built.model.named_parameters()}
         known = weights_of(first.built.model)
         self.roles = {f"{_PREFIX}{name}": one.role for name, one in known.items() if one.tensor.requires_grad}
         self.losses, self.updates = self.recipe.of(LossMethod), self.recipe.of(UpdateMethod)
@@ -262,13 +262,14 @@ class StackedLoop:
         found = {}
         for name, vector in vectors.items():
             if name != "average" or _averages(member.recipe):
-                found |= self._parts(name, vector)
+                found |= self._parts(name, vector, trained=name != "weights")
         step = torch.tensor(float(member.built.regimen.num_steps_done))
-        return found | {f"step/{name}": step.clone() for name in self.names}
+        return found | {f"step/{name}": step.clone() for name, is_trained in self.names.items() if is_trained}
 
-    def _parts(self, name: str, vector: Tensor) -> dict[str, Tensor]:
+    def _parts(self, name: str, vector: Tensor, *, trained: bool = False) -> dict[str, Tensor]:
         parts = self.stack.split(vector)
-        return {f"{name}/{path}": parts[f"{_PREFIX}{path}"].cpu().clone() for path in self.names}
+        paths = [path for path, is_trained in self.names.items() if is_trained or not trained]
+        return {f"{name}/{path}": parts[f"{_PREFIX}{path}"].cpu().clone() for path in paths}
 
     def _buffers(self, buffers: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
         return {f"buffers/{name.removeprefix(_PREFIX)}": one[place].cpu().clone() for name, one in buffers.items()}
