@@ -9,7 +9,16 @@ import numpy as np
 
 from poise._checks import check_choice
 from poise._errors import DataError
-from poise.functional.predictions import TINY, Array, codes, log_loss, numbers, of_target, probabilities, weights
+from poise.functional.predictions import (
+    TINY,
+    Array,
+    as_codes,
+    as_numbers,
+    as_probabilities,
+    as_weights,
+    log_loss,
+    of_target,
+)
 
 _KINDS = ("binary", "multiclass", "regression")
 _LARGEST = 1e150  # errors whose squares are finite
@@ -68,7 +77,7 @@ def make_pool(predictions: Any, target: Any, weight: Any, task_kind: str | None 
         DataError: If the arrays do not fit each other, or hold what they must not.
     """
     check_choice("task_kind", task_kind, (*_KINDS, None))
-    values = numbers("predictions", predictions, (2, 3))
+    values = as_numbers("predictions", predictions, (2, 3))
     is_classes = values.ndim == 3
     if task_kind is not None and is_classes != (task_kind != "regression"):
         raise DataError(
@@ -78,12 +87,12 @@ def make_pool(predictions: Any, target: Any, weight: Any, task_kind: str | None 
         )
     num_rows = values.shape[1]
     if is_classes:
-        values = probabilities("predictions", values, 3)
+        values = as_probabilities("predictions", values, 3)
         # Floored before the average, not after it, so that the loss of an average stays convex.
-        evidence = np.maximum(of_target(values, codes("target", target, num_rows, values.shape[2])), TINY)
+        evidence = np.maximum(of_target(values, as_codes("target", target, num_rows, values.shape[2])), TINY)
     else:
-        evidence = _errors(values, numbers("target", target, 1, num_rows=num_rows))
-    share = weights("weight", weight, num_rows)
+        evidence = _errors(values, as_numbers("target", target, 1, num_rows=num_rows))
+    share = as_weights("weight", weight, num_rows)
     pool = Pool(evidence, share, is_classes)
     return pool if (share > 0).all() else pool.rows(share > 0)
 

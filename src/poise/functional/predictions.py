@@ -17,7 +17,7 @@ TINY = 1e-15  # a probability of zero costs 34.5 nats, not infinitely many
 _SUM_ERROR = 1e-3  # what probabilities in half precision may lack
 
 
-def numbers(name: str, values: Any, num_axes: int | tuple[int, ...], *, num_rows: int | None = None) -> Array:
+def as_numbers(name: str, values: Any, num_axes: int | tuple[int, ...], *, num_rows: int | None = None) -> Array:
     """`values` as finite float64.
 
     Args:
@@ -50,7 +50,7 @@ def numbers(name: str, values: Any, num_axes: int | tuple[int, ...], *, num_rows
     return array
 
 
-def probabilities(name: str, values: Any, num_axes: int = 2) -> Array:
+def as_probabilities(name: str, values: Any, num_axes: int = 2) -> Array:
     """`values` (..., C) as probabilities of C ≥ 2 classes in float64, divided by their sums.
 
     Args:
@@ -61,7 +61,7 @@ def probabilities(name: str, values: Any, num_axes: int = 2) -> Array:
     Raises:
         DataError: If they are none.
     """
-    array, place = numbers(name, values, num_axes), f"argument `{name}`"
+    array, place = as_numbers(name, values, num_axes), f"argument `{name}`"
     if array.shape[-1] < 2:
         raise DataError(
             f"`{name}` must have a column for each class, two or more, but has shape {array.shape}.",
@@ -77,16 +77,17 @@ def probabilities(name: str, values: Any, num_axes: int = 2) -> Array:
             where=place,
             repair="Logits become probabilities by softmax.",
         )
-    return array / sums
+    normalized: Array = array / sums
+    return normalized
 
 
-def codes(name: str, values: Any, num_rows: int, num_classes: int) -> Codes:
+def as_codes(name: str, values: Any, num_rows: int, num_classes: int) -> Codes:
     """`values` (N,) as class codes 0 … num_classes - 1.
 
     Raises:
         DataError: If one is no whole number or out of range, or there are not `num_rows`.
     """
-    array = numbers(name, values, 1, num_rows=num_rows)
+    array = as_numbers(name, values, 1, num_rows=num_rows)
     whole = array.astype(np.intp)
     wrong = np.flatnonzero((whole != array) | (whole < 0) | (whole >= num_classes))
     if len(wrong):
@@ -97,7 +98,7 @@ def codes(name: str, values: Any, num_rows: int, num_classes: int) -> Codes:
     return whole
 
 
-def weights(name: str, values: Any, num_rows: int) -> Array:
+def as_weights(name: str, values: Any, num_rows: int) -> Array:
     """`values` (N,) divided by their sum; None for equal ones.
 
     Raises:
@@ -105,7 +106,7 @@ def weights(name: str, values: Any, num_rows: int) -> Array:
     """
     if values is None:
         return np.full(num_rows, 1 / num_rows)
-    array = numbers(name, values, 1, num_rows=num_rows)
+    array = as_numbers(name, values, 1, num_rows=num_rows)
     if array.min() < 0 or array.max() == 0:
         found = f"one is {array.min():g}" if array.min() < 0 else "all are zero"
         raise DataError(f"`{name}` must be ≥ 0 and not all zero, but {found}.", where=f"argument `{name}`")
