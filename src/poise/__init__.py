@@ -96,7 +96,7 @@ if TYPE_CHECKING:
         recalibrate,
         restore_batch_norm,
     )
-    from poise.tuning import Float, Int, OneOf, Quality, Space, check_target
+    from poise.tuning import Float, Int, OneOf, Quality, SearchResult, Space, check_target, search
 
 __version__ = "0.1.0"
 
@@ -192,8 +192,10 @@ _HOMES = {
         "Int",
         "OneOf",
         "Quality",
+        "SearchResult",
         "Space",
         "check_target",
+        "search",
     ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -248,6 +250,7 @@ __all__ = [
     "Regimen",
     "ResumeError",
     "SearchNote",
+    "SearchResult",
     "SnapshotEnsemble",
     "Space",
     "SurgeryError",
@@ -285,6 +288,7 @@ __all__ = [
     "read_table",
     "recalibrate",
     "restore_batch_norm",
+    "search",
     "self_test",
     "to_toml",
     "write_page",

@@ -7,8 +7,11 @@ from poise.tuning._arena import Arena
 from poise.tuning._domains import Domain, Float, Int, OneOf
 from poise.tuning._effort import QUALITIES, Effort, Quality
 from poise.tuning._halving import HalvingOptions, Race
+from poise.tuning._module_arena import ModuleArena
 from poise.tuning._propose import Proposal, Proposer
 from poise.tuning._run_folder import RunFolder, environment
+from poise.tuning._search import search
+from poise.tuning._search_result import SearchResult
 from poise.tuning._space import Space
 from poise.tuning._study import StudyFile, as_optuna, from_optuna
 from poise.tuning._table import (
@@ -41,6 +44,7 @@ __all__ = [
     "HalvingOptions",
     "Int",
     "LabeledTable",
+    "ModuleArena",
     "OnTrials",
     "OneOf",
     "Proposal",
@@ -48,6 +52,7 @@ __all__ = [
     "Quality",
     "Race",
     "RunFolder",
+    "SearchResult",
     "Space",
     "StudyFile",
     "TableArena",
@@ -64,6 +69,7 @@ __all__ = [
     "make_folds",
     "merge_equal_rows",
     "read_labeled",
+    "search",
     "search_table",
     "source_name",
 ]

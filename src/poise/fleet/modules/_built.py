@@ -42,10 +42,10 @@ class Built:
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], prefix: str = "") -> None:
         """Take weights and buffers from those of a state whose names begin with `prefix`."""
-        for name, one in self.model.named_parameters():
-            one.copy_(tensors[f"{prefix}weights/{name}"])
-        for name, one in self.model.named_buffers():
-            one.copy_(tensors[f"{prefix}buffers/{name}"])
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(tensors[f"{prefix}weights/{name}"])
+        for name, buffer in self.model.named_buffers():
+            buffer.copy_(tensors[f"{prefix}buffers/{name}"])
 
     def counters(self) -> dict[str, Any]:
         """Where regimen and random layers stand, as JSON takes it."""

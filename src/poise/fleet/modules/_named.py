@@ -27,7 +27,10 @@ def name_dropouts(model: nn.Module) -> None:
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             layer = _LAYERS.get(type(child))
-            if layer is None or child.inplace or child._forward_hooks or child._forward_pre_hooks or child.p >= 1:
+            # Private in torch, and the only common base of its dropouts.
+            if layer is None or not isinstance(child, nn.modules.dropout._DropoutNd) or child.inplace or child.p >= 1:
+                continue
+            if child._forward_hooks or child._forward_pre_hooks:
                 continue
             if child not in made:
                 made[child] = layer(float(child.p)).train(child.training)

@@ -165,11 +165,11 @@ def source_of(data: Any, name: str) -> Source:
     if isinstance(data, DataLoader):
         return _LoaderSource(data, name)
     if isinstance(data, TensorDataset) and len(data.tensors) == 2:
-        return _TensorSource(*data.tensors, name)
+        return _TensorSource(data.tensors[0], data.tensors[1], name)
     if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
         return _DatasetSource(data, name)
     if isinstance(data, tuple | list) and len(data) == 2 and isinstance(data[1], Tensor):
-        return _TensorSource(*data, name)
+        return _TensorSource(data[0], data[1], name)
     raise ConfigError(
         f"`{name}` must be a pair of tensors (x, y), a map-style dataset or a DataLoader, but got "
         f"{type(data).__name__}."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -224,10 +225,13 @@ class StackedLoop:
             record_epoch(
                 member.state, member.built, own, mean_of(own, rows), max_epochs=self.job.max_epochs,
                 tensors=self._tensors(member, tensors) | self._buffers(self.stack.buffers, place),
-                serving=lambda place=place: self._parts("weights", weights[place]) | self._buffers(buffers, place),
+                serving=partial(self._serving, weights, buffers, place),
                 counters=member.built.counters() | {"averaging": [member.averaging] * len(_averages(member.recipe))},
                 engine=self.name, seconds=seconds,
             )  # fmt: skip
+
+    def _serving(self, weights: Tensor, buffers: Mapping[str, Tensor], place: int) -> dict[str, Tensor]:
+        return self._parts("weights", weights[place]) | self._buffers(buffers, place)
 
     def _settle(self, weights: Tensor, buffers: dict[str, Tensor]) -> None:
         """Give the batch normalizations their statistics over all training rows."""
@@ -259,7 +263,7 @@ class StackedLoop:
         return parts, rows
 
     def _tensors(self, member: Member, vectors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = {}
+        found: dict[str, Tensor] = {}
         for name, vector in vectors.items():
             if name != "average" or _averages(member.recipe):
                 found |= self._parts(name, vector, trained=name != "weights")
