@@ -70,7 +70,7 @@ class Race:
         arena: Trains the trials.
         proposer: Says what to try.
         options: How many, and how strictly.
-        on_tick: Told all trials after each tick.
+        on_tick: Told all trials after each tick, and at the end.
         out_of_time: Asked before each tick; after a yes no trial begins or goes on.
 
     Reference: Jamieson and Talwalkar, "Non-stochastic best arm identification and hyperparameter optimization", AISTATS
@@ -104,7 +104,7 @@ class Race:
         Returns:
             All trials, by number.
         """
-        while not self.out_of_time():
+        while not self.trials or not self.out_of_time():
             moves = self._promotions() | self._beginners()
             if not moves:
                 moves = self._last_promotions()
@@ -112,7 +112,12 @@ class Race:
                 break
             self._tick(moves)
         self._prune(everyone=True)
+        self._tell()
         return self.trials
+
+    def _tell(self) -> None:
+        if self.on_tick is not None:
+            self.on_tick(self.trials)
 
     def _tick(self, moves: dict[int, int]) -> None:
         """Train each trial of `moves` to the end of its rung."""
@@ -122,8 +127,7 @@ class Race:
             self._score(self.trials[number], self.rungs[rung])
         self._note_gain(moves, best)
         self._prune()
-        if self.on_tick is not None:
-            self.on_tick(self.trials)
+        self._tell()
 
     def _score(self, trial: Trial, epochs: int) -> None:
         curve = self.arena.curve(trial.number)[:epochs]
