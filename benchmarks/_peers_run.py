@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -113,6 +114,11 @@ class Record:
         """Whether the seconds count: two threads, and hardly anything else on the machine."""
         return self.threads == THREADS and self.others < QUIET
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it worked, or ran out of its time."""
+        return self.loss is not None or self.error == "TimeoutExpired"
+
     def line(self) -> str:
         """As JSON."""
         return json.dumps({**asdict(self), "quiet": self.quiet})
@@ -200,8 +206,8 @@ def _process(system: str, folder: Path, threads: int, limit: float | None) -> tu
         )
         if done.returncode:
             print(done.stderr[-2000:], file=sys.stderr)
-            last = (done.stderr.strip() or "Killed").splitlines()[-1]
-            error = last.partition(":")[0].rpartition(".")[2]
+            named = re.findall(r"^(?:\w+\.)*(\w+(?:Error|Exception|Interrupt)):", done.stderr, re.MULTILINE)
+            error = named[-1] if named else "Killed"
     except subprocess.TimeoutExpired:
         error = "TimeoutExpired"
     return error, watch.others()

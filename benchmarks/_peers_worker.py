@@ -116,11 +116,9 @@ def without_gaps(train: pd.DataFrame, test: pd.DataFrame) -> tuple[pd.DataFrame,
     """Medians of the training rows in place of missing numbers, which a column of its own marks."""
     train, test = train.copy(), test.copy()
     for name in list(train.select_dtypes("number")):
-        if not (train[name].isna().any() or test[name].isna().any()):
-            continue
-        middle = train[name].median()
+        middle, is_marked = train[name].median(), train[name].isna().any()
         for part in (train, test):
-            if train[name].isna().any():
+            if is_marked:
                 part[f"{name} is missing"] = part[name].isna().astype(np.float64)
             part[name] = part[name].fillna(0.0 if np.isnan(middle) else middle)
     return train, test

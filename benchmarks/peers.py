@@ -9,7 +9,8 @@
     python -m benchmarks.peers --page --out docs/peers.md               # from what is stored
 
 Everything measured is a line of a file below `benchmarks/results/peers` and is not measured again; with `--quiet` it
-is, unless its seconds count, which they do if it had two threads and other processes hardly worked meanwhile.
+is, unless its seconds count, which they do if it had two threads and other processes hardly worked meanwhile. A fit
+that failed for another reason than its time limit is tried again.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def measure_fits(options: argparse.Namespace, sets: list[str]) -> None:
             given = None
             for system in wanted:
                 old = done.get((system, name, split))
-                if old is not None and (old.quiet or not options.quiet):
+                if old is not None and old.is_final and (old.quiet or not options.quiet):
                     continue
                 given = given or runs.problem(name, split)
                 record = runs.fit(system, given, split, threads=options.threads, limit=options.limit)
