@@ -102,7 +102,7 @@ EVERYTHING = (
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_everything_at_once(kind):
-    network = replace(STREAM, depth=3, num_bins=4, numeric="quantile", activation="gelu")
+    network = replace(STREAM, depth=3, num_bins=4, numeric="quantile", activation="gelu", init="data")
     optimizer = AdamW(lr=CosLog(0.01), beta1=0.85, beta2=0.95, eps=1e-6, bias_lr=0.3)
     assert_same(recipe_of(*EVERYTHING, network=network, optimizer=optimizer), kind, make_data(kind, weighted=True))
 

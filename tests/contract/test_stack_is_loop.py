@@ -86,7 +86,7 @@ def test_every_pair(one, other):
         Network(width=8, depth=2),
         replace(NETWORK, activation="gelu"),
         Network(width=6, depth=1, num_bins=3),
-        Network(width=6, depth=1, num_frequencies=4, frequency_scale=0.7),
+        Network(width=6, depth=1, num_frequencies=4, frequency_scale=0.7, init="data"),
     ],
     ids=["plain", "residual", "bins", "waves"],
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 from poise.data import Inputs
 from poise.fleet._encoded import Part, encoded
 from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._one_thread import one_thread
 from poise.fleet._record import Scores, record_epoch
 from poise.functional.schedule import value_at
 from poise.methods import AverageMethod, Batch, BatchMethod, Clock, Forward, LossMethod, UpdateMethod
@@ -45,7 +46,7 @@ class PlainEngine(Engine):
         self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
     ) -> None:
         for index, (plan, state) in enumerate(zip(plans, states, strict=True)):
-            with _one_thread():
+            with one_thread():
                 _advance(plan, state, data, until_epoch, partial(on_epoch, index))
 
 
@@ -197,13 +198,3 @@ class _Training:
 def _chunks(inputs: Inputs, width: int) -> list[Inputs]:
     size = max(1, _MAX_CELLS // width)
     return [Inputs(*(part[at : at + size] for part in inputs)) for at in range(0, max(1, inputs.num_rows), size)]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

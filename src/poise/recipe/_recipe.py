@@ -93,6 +93,7 @@ class Network:
         num_frequencies: Learned waves of each number, which the network reads beside it; 0 for none.
         frequency_scale: Standard deviation of the first frequencies, in periods per scaled number, ≥ 0.
         periodic_dim: What the waves of a number become, ≥ 1.
+        init: "kaiming" (as torch's linear layers) or "data" (units of variance 1 that bend among the training rows).
 
     Example:
         >>> Network(width=128, depth=2).structure
@@ -109,6 +110,7 @@ class Network:
     num_frequencies: int = 0
     frequency_scale: float = 0.1
     periodic_dim: int = 3
+    init: str = "kaiming"
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "embedding_dim", "periodic_dim"):
@@ -118,6 +120,7 @@ class Network:
         check_real("frequency_scale", self.frequency_scale, Interval(0))
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
         check_choice("numeric", self.numeric, ("robust", "quantile"))
+        check_choice("init", self.init, ("kaiming", "data"))
         check_type("residual", self.residual, bool)
 
     @property

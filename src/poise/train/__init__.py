@@ -11,6 +11,7 @@ from poise.train._checkpoint import (
     write_atomically,
     write_checkpoint,
 )
+from poise.train._data_init import initialize_from_rows
 from poise.train._flat import flatten_, flatten_gradients_, running_statistics
 from poise.train._history import Epoch
 from poise.train._network import BuiltNetwork, build_network
@@ -36,6 +37,7 @@ __all__ = [
     "build_network",
     "flatten_",
     "flatten_gradients_",
+    "initialize_from_rows",
     "load_state",
     "pack_tensors",
     "read_checkpoint",
