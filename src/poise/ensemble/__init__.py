@@ -3,10 +3,13 @@
 from poise.ensemble._average import Average
 from poise.ensemble._bagging import Bagging
 from poise.ensemble._bias_corrected import BiasCorrected, select_bias_corrected
+from poise.ensemble._boosted import Boosted, Stage
+from poise.ensemble._boosting import Boosting
 from poise.ensemble._calibration import Calibration
 from poise.ensemble._conformal_intervals import ConformalIntervals
 from poise.ensemble._conformal_sets import ConformalSets
 from poise.ensemble._deep_ensemble import DeepEnsemble
+from poise.ensemble._distill import Distilled, distill
 from poise.ensemble._diversity import Diversity, diversity
 from poise.ensemble._fitted import fitted_from_dict
 from poise.ensemble._fold_ensemble import FoldEnsemble
@@ -18,6 +21,7 @@ from poise.ensemble._mc_dropout import mc_dropout
 from poise.ensemble._members import Predicts
 from poise.ensemble._predict_mc import predict_mc
 from poise.ensemble._prediction import MCPrediction
+from poise.ensemble._snapshot_ensemble import SnapshotEnsemble
 from poise.ensemble._strategy import EnsembleStrategy, TrainedEnsemble
 from poise.ensemble._temperature import Temperature
 
@@ -25,10 +29,13 @@ __all__ = [
     "Average",
     "Bagging",
     "BiasCorrected",
+    "Boosted",
+    "Boosting",
     "Calibration",
     "ConformalIntervals",
     "ConformalSets",
     "DeepEnsemble",
+    "Distilled",
     "Diversity",
     "EnsembleStrategy",
     "Estimate",
@@ -38,9 +45,12 @@ __all__ = [
     "Isotonic",
     "MCPrediction",
     "Predicts",
+    "SnapshotEnsemble",
+    "Stage",
     "Temperature",
     "TrainedEnsemble",
     "TrainedMember",
+    "distill",
     "diversity",
     "fitted_from_dict",
     "greedy_weights",

@@ -92,7 +92,7 @@ def held_out(job: Job, judged: Iterable[tuple[TrainedMember, Rows]], *, is_untou
         predictions[seen],
         job.data.target[seen],
         job.data.weight[seen],
-        scale=_variance(job.data.target[job.rows], job.data.weight[job.rows]),
+        scale=job.target_variance,
         key=job.key.stream("held out"),
     )
     return HeldOut(predictions, count, loss, score, is_untouched)
@@ -165,8 +165,3 @@ def _loss_and_score(task: Task, sums: NDArray[np.float64]) -> NDArray[np.float64
     # A constant target is predicted perfectly or not at all; R² has no better meaning there.
     score = np.where(is_spread, 1 - loss / np.where(is_spread, spread, 1.0), (loss == 0).astype(float))
     return np.stack([loss, score], axis=1)
-
-
-def _variance(target: NDArray[np.float64], weight: NDArray[np.float64]) -> float:
-    mean = np.average(target, weights=weight)
-    return float(np.average((target - mean) ** 2, weights=weight)) or 1.0

@@ -78,6 +78,12 @@ class Job:
         """(N,) class codes; None for regression."""
         return None if self.task.kind == "regression" else self.data.target.astype(np.int64)
 
+    @cached_property
+    def target_variance(self) -> float:
+        """Of the target over the rows that count, in which squared errors are told; 1 where it is constant."""
+        target, weight = self.data.target[self.rows], self.data.weight[self.rows]
+        return float(np.average((target - np.average(target, weights=weight)) ** 2, weights=weight)) or 1.0
+
     @property
     def stops_early(self) -> bool:
         """Whether validation rows choose which weights predict."""

@@ -1,0 +1,121 @@
+"""Several networks out of one training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from poise._checks import Interval, check_integer
+from poise._errors import ConfigError, ResumeError
+from poise.ensemble._average import Average
+from poise.ensemble._job import Job, members_of
+from poise.ensemble._strategy import EnsembleStrategy, TrainedEnsemble
+from poise.fleet import Fleet
+from poise.functional.schedule import CosineCycles, Schedule
+from poise.methods import SWA, StopMethod
+from poise.recipe import Recipe
+from poise.train import Plan, State, load_state, save_state
+
+
+@dataclass(frozen=True)
+class SnapshotEnsemble(EnsembleStrategy):
+    """One training whose learning rate falls to 0 and restarts S times: ŷ(x) = Σ_s ŷ_s(x) / S, ŷ_s as cycle s ended.
+
+    It costs what one training costs. The recipe's epochs are divided among the cycles, rounded up to whole epochs for
+    each; every cycle begins with the highest learning rate of the recipe. Each snapshot has its own exact population
+    statistics, in the place of running ones that another part of the training has moved. Methods that stop a training
+    early are left out, since cycles have an end of their own.
+
+    Args:
+        num_snapshots: S, in [2, 1000].
+
+    Raises:
+        ConfigError: From `train`, if the recipe has SWA: an average over the cycles would be every snapshot.
+
+    Example:
+        >>> import numpy as np, polars as pl
+        >>> from poise import Budget, Network, Recipe, SnapshotEnsemble, infer_schema
+        >>> from poise.train import Dataset, Regression
+        >>> table = pl.DataFrame({"x": np.linspace(-1, 1, 60)})
+        >>> data = Dataset(table, infer_schema(table), table["x"].to_numpy() ** 2, np.ones(60))
+        >>> recipe = Recipe(budget=Budget(8, 16), network=Network(width=8, depth=1))
+        >>> ensemble = SnapshotEnsemble(num_snapshots=3).train(data, Regression(), recipe)
+        >>> [member.state.epoch for member in ensemble.members]
+        [3, 6, 9]
+
+    Reference: Huang et al., "Snapshot ensembles: train 1, get M for free", ICLR 2017.
+    """
+
+    num_snapshots: int = 5
+
+    def __post_init__(self) -> None:
+        check_integer("num_snapshots", self.num_snapshots, Interval(2, 1000))
+
+    def _train(self, job: Job) -> TrainedEnsemble:
+        cyclic = replace(job, recipe=_cyclic(job.recipe, self.num_snapshots))
+        train_rows, val_rows = job.split(job.rows, job.key.stream("split"))
+        plan = cyclic.plan("snapshots", train_rows, val_rows, job.seed)
+        epochs = math.ceil(plan.max_epochs / self.num_snapshots)
+        plan = plan.with_max_epochs(epochs * self.num_snapshots)
+        states = list(_snapshots(cyclic, plan, epochs))
+        plans = [replace(plan, name=f"snapshot-{index}") for index in range(len(states))]
+        members, notes = members_of(plans, states)
+        if len(states) < self.num_snapshots:
+            notes.append(
+                f"The training did not stay finite after {states[-1].epoch} of {plan.max_epochs} epochs: "
+                f"{len(states)} of {self.num_snapshots} snapshots."
+            )
+        return TrainedEnsemble(Average([one.predictor for one in members]), tuple(members), tuple(notes))
+
+
+def _cyclic(recipe: Recipe, num_cycles: int) -> Recipe:
+    if recipe.get(SWA) is not None:
+        raise ConfigError(
+            "SWA averages the weights over the cycles whose ends are to differ.",
+            where="`recipe`",
+            repair="Leave SWA out of the recipe of a SnapshotEnsemble.",
+        )
+    lr = recipe.optimizer.lr
+    start = max(lr.values) if isinstance(lr, Schedule) else lr
+    methods = tuple(method for method in recipe.methods if not isinstance(method, StopMethod))
+    optimizer = replace(recipe.optimizer, lr=CosineCycles(start, cycles=num_cycles))
+    return replace(recipe, methods=methods, optimizer=optimizer)
+
+
+def _snapshots(job: Job, plan: Plan, epochs: int) -> Iterator[State]:
+    """The state at the end of each cycle of `epochs` epochs, kept in the folder where there is one."""
+    fleet = Fleet([plan], job.data, folder=job.folder, engines=job.engines)
+    folder = None if job.folder is None else job.folder / "snapshots"
+    for cycle in range(plan.max_epochs // epochs):
+        found = _kept(folder, cycle)
+        if found is None:
+            state = fleet.advance((cycle + 1) * epochs, on_epoch=job.on_epoch)[0]
+            found = State.from_numbers({name: one.clone() for name, one in state.tensors.items()}, state.numbers())
+            _check_at_end(found, (cycle + 1) * epochs, job.folder)
+            _keep(found, folder, cycle)
+        is_whole = found.stopped != "non-finite"
+        if is_whole or cycle == 0:
+            yield found
+        if not is_whole:
+            return
+
+
+def _kept(folder: Path | None, cycle: int) -> State | None:
+    return None if folder is None else load_state(folder, f"snapshot-{cycle}")
+
+
+def _keep(state: State, folder: Path | None, cycle: int) -> None:
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
+        save_state(state, folder, f"snapshot-{cycle}")
+
+
+def _check_at_end(state: State, epoch: int, folder: Path | None) -> None:
+    if state.epoch > epoch:
+        raise ResumeError(
+            f"The training is at epoch {state.epoch}, but its snapshot of epoch {epoch} is missing.",
+            where=str(folder),
+            repair="Give an empty folder.",
+        )

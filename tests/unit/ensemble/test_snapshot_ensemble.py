@@ -1,0 +1,117 @@
+"""Snapshots: states at the ends of cycles, with statistics of their own, and safe from interruption."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from poise import ConfigError, ResumeError, SnapshotEnsemble
+from poise.fleet import Fleet
+from poise.functional.schedule import CosineCycles, CosLog
+from poise.methods import SWA, BatchNorm, EarlyStopping
+from poise.recipe import AdamW, Recipe
+from poise.train import Predictor
+
+from ._data import FIXED, KINDS, PLAIN, TASKS, make_data
+
+NORMED = replace(FIXED, methods=(BatchNorm(),))
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_are_what_the_training_was_at_the_end_of_each_cycle(kind):
+    data = make_data(kind)
+    ensemble = SnapshotEnsemble(num_snapshots=3).train(data, TASKS[kind], NORMED, seed=4)
+    plan = ensemble.members[0].plan
+    assert plan.recipe.optimizer.lr == CosineCycles(0.01, cycles=3)
+    assert plan.max_epochs == 6  # the recipe's 4, in 3 equal cycles
+    for member, epochs in zip(ensemble.members, (2, 4, 6), strict=True):
+        state = Fleet([plan], data).advance(epochs)[0]
+        assert torch.equal(member.state.tensors["served"], state.tensors["served"])
+        assert torch.equal(member.state.tensors["served_statistics"], state.tensors["served_statistics"])
+        assert member.state.epoch == epochs
+    said = ensemble.predictor.member_predictions(data.table)
+    torch.testing.assert_close(ensemble.predictor.predict(data.table), said.mean(0), rtol=1e-12, atol=1e-12)
+    assert not torch.allclose(said[0], said[1])
+
+
+def test_the_learning_rate_restarts():
+    ensemble = SnapshotEnsemble(num_snapshots=2).train(make_data(), TASKS["binary"], FIXED)
+    rates = [record.lr for record in ensemble.members[-1].state.history]
+    assert rates[2] == pytest.approx(rates[0])
+    assert rates[1] == pytest.approx(rates[3])
+    assert rates[1] < rates[0] / 5
+
+
+def test_each_snapshot_has_the_exact_statistics_of_its_own_weights():
+    data = make_data("regression")
+    ensemble = SnapshotEnsemble(num_snapshots=3).train(data, TASKS["regression"], NORMED)
+    for member in ensemble.members:
+        network = Predictor(member.plan.recipe, member.plan.task, member.state).network
+        norm = next(one for one in network.modules() if hasattr(one, "running_mean"))
+        seen = []
+        norm.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        network(member.predictor.encoder.transform(data.table[member.plan.train_rows], dtype=torch.float64))
+        torch.testing.assert_close(norm.running_mean, seen[0].mean(0), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var, seen[0].var(0, correction=0), rtol=1e-3, atol=1e-4)
+
+
+def test_a_killed_training_gives_the_same_snapshots(tmp_path, monkeypatch):
+    monkeypatch.setattr("poise.fleet._fleet._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    data, strategy = make_data(), SnapshotEnsemble(num_snapshots=3)
+    straight = strategy.train(data, TASKS["binary"], NORMED).predictor.member_predictions(data.table)
+    for cut in (1, 2, 3):
+        seen = []
+
+        def stop(*_, cut=cut, seen=seen):
+            seen.append(1)
+            if len(seen) == cut:
+                raise Stop
+
+        with pytest.raises(Stop):
+            strategy.train(data, TASKS["binary"], NORMED, folder=tmp_path, engines=PLAIN, on_epoch=stop)
+    resumed = strategy.train(data, TASKS["binary"], NORMED, folder=tmp_path, engines=PLAIN)
+    again = strategy.train(data, TASKS["binary"], NORMED, folder=tmp_path, engines=PLAIN)
+    for one in (resumed, again):
+        torch.testing.assert_close(one.predictor.member_predictions(data.table), straight, rtol=1e-4, atol=1e-4)
+    assert torch.equal(*(one.predictor.member_predictions(data.table) for one in (resumed, again)))
+
+
+def test_a_lost_snapshot_is_said(tmp_path):
+    data, strategy = make_data(), SnapshotEnsemble(num_snapshots=2)
+    strategy.train(data, TASKS["binary"], FIXED, folder=tmp_path)
+    (tmp_path / "snapshots" / "snapshot-0.json").unlink()
+    with pytest.raises(ResumeError, match="its snapshot of epoch 2 is missing"):
+        strategy.train(data, TASKS["binary"], FIXED, folder=tmp_path)
+
+
+def test_what_does_not_go_with_cycles():
+    with pytest.raises(ConfigError, match="SWA averages the weights"):
+        SnapshotEnsemble().train(make_data(), TASKS["binary"], replace(FIXED, methods=(SWA(),)))
+    with pytest.raises(ConfigError, match="`num_snapshots`"):
+        SnapshotEnsemble(num_snapshots=1)
+    stopping = Recipe((EarlyStopping(patience=1),), AdamW(lr=CosLog(0.02)), FIXED.budget, FIXED.network)
+    ensemble = SnapshotEnsemble(num_snapshots=4).train(make_data(), TASKS["binary"], stopping)
+    assert len(ensemble.members) == 4
+    assert ensemble.members[0].plan.recipe == replace(
+        FIXED, optimizer=AdamW(lr=CosineCycles(0.02, cycles=4)), budget=ensemble.members[0].plan.recipe.budget
+    )
+
+
+def test_a_training_that_does_not_stay_finite_keeps_the_snapshots_before(monkeypatch):
+    data = make_data()
+    plain = Fleet.advance
+
+    def advance(self, until_epoch, **options):
+        states = plain(self, until_epoch, **options)
+        if until_epoch == 3:
+            states[0].stopped = "non-finite"
+        return states
+
+    monkeypatch.setattr(Fleet, "advance", advance)
+    ensemble = SnapshotEnsemble(num_snapshots=4).train(data, TASKS["binary"], FIXED)
+    assert len(ensemble.members) == 2
+    assert ensemble.notes == ("The training did not stay finite after 2 of 4 epochs: 2 of 4 snapshots.",)
