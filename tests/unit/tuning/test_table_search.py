@@ -135,4 +135,4 @@ def test_one_row_and_networks_that_all_fail_are_refused():
         search_table(Dataset(data.table[:1], data.schema, data.target[:1], data.weight[:1]), Binary(), OPTIONS)
     wild = Space(replace(BASE, methods=(L2(strength=1e38),)), {"optimizer.lr": Float(99.0, 100.0)})
     with pytest.raises(TrainingError, match="finite"):
-        search_table(huge, Binary(), replace(OPTIONS, space=wild, portfolio={}, quality="fast", time_limit=None))
+        search_table(data, Binary(), replace(OPTIONS, space=wild, portfolio={}, quality="fast", time_limit=None))
