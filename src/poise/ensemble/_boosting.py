@@ -109,7 +109,10 @@ class _Rounds:
         self.base = self.train_loss.base()
         self.outputs = self.base.repeat(len(weight), 1)
         self.constant_loss = self.val_loss.value(self.outputs[torch.from_numpy(self.val_rows)])
-        self.copies = pl.concat([self.table] * self.num_outputs)
+        copies = pl.concat([self.table] * self.num_outputs)
+        nothing = np.zeros(copies.height)
+        # The tables of all rounds are like this one, so that it is encoded in the first round only.
+        self.copies = Dataset(copies, job.data.schema, nothing, nothing + 1)
         self.encoded: tuple[str, list[Inputs]] | None = None
 
     def _scaling(self, weight: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> tuple[float, float]:
@@ -153,7 +156,7 @@ class _Rounds:
         """One network for each output, fitted to the residuals; None if one did not stay finite."""
         job, residuals = self.job, self.loss.residuals(self.outputs)
         target, weight = residuals.T.reshape(-1).numpy(), self.loss.weight.repeat(self.num_outputs).numpy()
-        data = Dataset(self.copies, job.data.schema, target, weight)
+        data = replace(self.copies, target=target, weight=weight, like=self.copies)
         plans = [self._plan(number, output) for output in range(self.num_outputs)]
         folder = None if job.folder is None else job.folder / f"round-{number}"
         states = Fleet(plans, data, folder=folder, engines=job.engines).run(on_epoch=self._on_epoch)

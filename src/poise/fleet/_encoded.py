@@ -53,7 +53,7 @@ class Encoded:
 
 def fit_encoders(plans: list[Plan], data: Dataset) -> list[Encoder]:
     """The encoder of each plan, fitted on its training rows; plans that agree share one."""
-    fitted: dict[bytes, Encoder] = {}
+    fitted: dict[bytes, Encoder] = {} if data.like is None else _FITTED.setdefault(data.like, {})
     for plan in plans:
         network, name = plan.recipe.network, _name(plan)
         if name not in fitted:
@@ -61,6 +61,10 @@ def fit_encoders(plans: list[Plan], data: Dataset) -> list[Encoder]:
                 data.table, data.schema, plan.train_rows, numeric=network.numeric, num_bins=network.num_bins
             )
     return [fitted[_name(plan)] for plan in plans]
+
+
+# Only of tables that others are like: these are few, and their plans see the same rows again and again.
+_FITTED: WeakKeyDictionary[Dataset, dict[bytes, Encoder]] = WeakKeyDictionary()
 
 
 def target_scaling(plan: Plan, data: Dataset) -> tuple[float, float]:
@@ -103,24 +107,32 @@ def encoded(plan: Plan, state: State, data: Dataset) -> Encoded:
     """The rows of `plan`, encoded as `state` says, shared with plans that see the same rows in the same way."""
     name = _name(plan) + repr((plan.task, plan.dtype)).encode() + plan.val_rows.tobytes()
     with _LOCK:
-        shared = _SHARED.setdefault(data, _Shared())
-        found = shared.find(name)
-        if found is None:
+        return _find(plan, state, data, name)
+
+
+def _find(plan: Plan, state: State, data: Dataset, name: bytes) -> Encoded:
+    shared = _SHARED.setdefault(data, _Shared())
+    found = shared.find(name)
+    if found is None:
+        if data.like is None:
             encoder = Encoder.from_state(*state.encoder_state())
-            train, val = (_part(plan, state, data, encoder, rows) for rows in (plan.train_rows, plan.val_rows))
-            found = Encoded(encoder, train, val)
-            shared.keep(name, found)
-        return found
+            sides = [encoder.transform(data.table[rows], dtype=plan.dtype) for rows in (plan.train_rows, plan.val_rows)]
+        else:
+            like = _find(plan, state, data.like, name)
+            encoder, sides = like.encoder, [like.train.inputs, like.val.inputs]
+        train, val = (
+            _part(plan, state, data, rows, inputs)
+            for rows, inputs in zip((plan.train_rows, plan.val_rows), sides, strict=True)
+        )
+        found = Encoded(encoder, train, val)
+        shared.keep(name, found)
+    return found
 
 
-def _part(plan: Plan, state: State, data: Dataset, encoder: Encoder, rows: Rows) -> Part:
+def _part(plan: Plan, state: State, data: Dataset, rows: Rows, inputs: Inputs) -> Part:
     values = (torch.from_numpy(data.target[rows]) - state.target_mean) / state.target_scale
     weight = torch.from_numpy(data.weight[rows])
-    return Part(
-        encoder.transform(data.table[rows], dtype=plan.dtype),
-        plan.task.targets(values.to(plan.dtype)),
-        (weight / weight.mean()).to(plan.dtype),
-    )
+    return Part(inputs, plan.task.targets(values.to(plan.dtype)), (weight / weight.mean()).to(plan.dtype))
 
 
 def _name(plan: Plan) -> bytes:

@@ -9,6 +9,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
+from poise._errors import ConfigError
 from poise._random import Key
 from poise.data import Schema
 from poise.recipe import Recipe
@@ -26,12 +27,18 @@ class Dataset:
         schema: Kinds of the feature columns.
         target: (N,) float64: class codes 0 … C - 1, or values.
         weight: (N,) float64, ≥ 0: how much a row counts.
+        like: One with the same table and schema, whose encoded rows are taken instead of encoding them again.
     """
 
     table: pl.DataFrame
     schema: Schema
     target: NDArray[np.float64]
     weight: NDArray[np.float64]
+    like: Dataset | None = None
+
+    def __post_init__(self) -> None:
+        if self.like is not None and self.like.table is not self.table:
+            raise ConfigError("`like` must be a dataset of the very same table, but its table is another.")
 
 
 @dataclass(frozen=True, eq=False)
