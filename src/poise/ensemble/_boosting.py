@@ -55,9 +55,9 @@ class Boosting(EnsembleStrategy):
     Badirli et al., "Gradient boosting neural networks: GrowNet", 2020.
     """
 
-    num_rounds: int = 100
-    learning_rate: float = 0.3
-    patience: int = 10
+    num_rounds: int = 200
+    learning_rate: float = 0.1
+    patience: int = 20
     max_epochs: int = 5
     width: int = 32
     depth: int = 2

@@ -15,7 +15,7 @@ from poise.recipe import AdamW
 from ._data import FIXED, KINDS, TASKS, make_data
 
 RECIPE = replace(FIXED, methods=(BatchNorm(),), optimizer=AdamW(lr=2e-2))
-BOOSTING = Boosting(num_rounds=5, max_epochs=3, width=8, depth=1)
+BOOSTING = Boosting(num_rounds=5, learning_rate=0.3, max_epochs=3, width=8, depth=1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -64,7 +64,7 @@ def test_networks_learn_the_residuals_of_what_came_before(kind):
 
 def test_more_rounds_learn_more():
     data = make_data("regression", num_rows=300, noise=0.05)
-    boosted = Boosting(num_rounds=12, width=8).train(data, TASKS["regression"], RECIPE).predictor
+    boosted = Boosting(num_rounds=12, learning_rate=0.3, width=8).train(data, TASKS["regression"], RECIPE).predictor
     losses = [stage.train_loss for stage in boosted.stages]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.3 * losses[0]
