@@ -81,7 +81,7 @@ def ablate(
         >>> import polars
         >>> from poise import Budget, Network, Recipe, ablate
         >>> from poise.methods import Dropout, EMA
-        >>> table = polars.DataFrame({"x": list(range(60)), "z": ["a", "b"] * 30})
+        >>> table = polars.DataFrame({"x": [i * i % 61 for i in range(60)], "z": ["a", "b"] * 30})
         >>> recipe = Recipe((Dropout(p=0.2), EMA()), budget=Budget(max_epochs=2), network=Network(width=8, depth=1))
         >>> result = ablate(table, target="z", recipe=recipe, max_blocks=5)
         >>> [effect.name for effect in result.effects]

@@ -122,6 +122,7 @@ class _Table:
 
     def _ratio(self, pairs: Sequence[tuple[Run, Run]], value: Callable[[Run], float]) -> Estimate | None:
         values = np.array([(value(one), value(other)) for one, other in pairs])
-        if len(values) < 2 or values.min() <= 0:
+        reached = any(run.reached_epoch is not None for pair in pairs for run in pair)
+        if len(values) < 2 or values.min() <= 0 or not reached:
             return None
         return Estimate(*log_ratio(values[:, 0], values[:, 1], self.looks, level=_LEVEL))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from poise._errors import ConfigError
 from poise.tuning._ablation_design import DesignName, Kind
@@ -108,7 +108,7 @@ class Effect:
         num_blocks: Paired differences behind it.
         gap: Test minus training loss, with it minus without it; 95 %, not corrected for many ingredients.
         steps: Steps to the target with it over steps without it, a ratio of restricted means; 95 %, not corrected. None
-            for pairs.
+            for pairs, and where neither reached it.
         seconds: The same in seconds.
         reached_with: Blocks in which the network with it reached the target.
         reached_without: Blocks in which the network without it did.
@@ -125,6 +125,18 @@ class Effect:
     seconds: Estimate | None = None
     reached_with: int = 0
     reached_without: int = 0
+
+    def shown(self, name: Literal["loss", "gap", "steps", "seconds"]) -> str:
+        """An estimate with its interval as text; "" where there is none.
+
+        Args:
+            name: Of the estimate; differences get a sign, factors do not.
+        """
+        found: Estimate | None = getattr(self, name)
+        if found is None:
+            return ""
+        form = "+z.4f" if name in ("loss", "gap") else ".2f"
+        return f"{found.value:{form}} [{found.low:{form}}, {found.high:{form}}]"
 
 
 @dataclass(frozen=True)
@@ -154,7 +166,7 @@ class AblationResult:
         >>> import polars
         >>> from poise import Budget, Network, Recipe, ablate
         >>> from poise.methods import Dropout
-        >>> table = polars.DataFrame({"x": list(range(60)), "z": ["a", "b"] * 30})
+        >>> table = polars.DataFrame({"x": [i * i % 61 for i in range(60)], "z": ["a", "b"] * 30})
         >>> recipe = Recipe((Dropout(p=0.2),), budget=Budget(max_epochs=2), network=Network(width=8, depth=1))
         >>> result = ablate(table, target="z", recipe=recipe, max_blocks=5)
         >>> AblationResult.from_dict(result.to_dict()) == result

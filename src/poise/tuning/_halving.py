@@ -98,6 +98,12 @@ class Race:
         """Trials that trained to the end, the best first."""
         return sorted((one for one in self.trials if one.end == "complete"), key=_by_loss)
 
+    @property
+    def best(self) -> list[Trial]:
+        """As many as were to train to the end, or fewer: those that came furthest, of equals the best."""
+        trained = [one for one in self.trials if one.rungs and one.end != "failed"]
+        return sorted(trained, key=_by_progress)[: self.options.min_complete]
+
     def run(self) -> list[Trial]:
         """Train until nothing is left to try.
 
@@ -167,7 +173,7 @@ class Race:
     def _last_promotions(self) -> dict[int, int]:
         """Enough of the best go on for as many to train to the end as were asked for."""
         missing = self.options.min_complete - len(self.complete)
-        standing = sorted((one for one in self.trials if not one.end), key=lambda one: (-one.epochs, one.loss))
+        standing = sorted((one for one in self.trials if not one.end), key=_by_progress)
         return {one.number: self.rungs.index(one.epochs) + 1 for one in standing[: max(0, missing)]}
 
     def _prune(self, *, everyone: bool = False) -> None:
@@ -183,7 +189,7 @@ class Race:
         for trial in gone:
             trial.end = "pruned" if trial.rungs else "failed"
             self.proposer.tell(trial.number, None if trial.rungs else math.nan)
-        self.arena.leave([one.number for one in gone])
+        self.arena.leave([one.number for one in gone if one not in self.best])
 
     def _ranked(self, rung: int) -> list[Trial]:
         """The trials that have come to the end of a rung, the best first."""
@@ -229,6 +235,10 @@ def _rank_correlation(pairs: Sequence[tuple[float, float]]) -> float:
     if (ranks.std(axis=0) == 0).any():
         return 0.0
     return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def _by_progress(trial: Trial) -> tuple[int, float, int]:
+    return -trial.epochs, trial.loss, trial.number
 
 
 def _by_loss(trial: Trial) -> tuple[float, int]:

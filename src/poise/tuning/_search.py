@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,15 @@ from poise.fleet.modules._plain import telling_of_failure
 from poise.fleet.modules._record import mean_of
 from poise.fleet.modules._seeded import seeded
 from poise.fleet.modules._state import ModuleState
-from poise.recipe import to_toml
+from poise.recipe import Recipe, to_toml
 from poise.surgery import modes
-from poise.tuning._halving import HalvingOptions, Race
+from poise.tuning._halving import HalvingOptions, OnTick, Race
 from poise.tuning._module_arena import EngineChoice, ModuleArena
 from poise.tuning._propose import Proposer
 from poise.tuning._run_folder import RunFolder
 from poise.tuning._search_result import SearchResult, trial_numbers, trial_of
 from poise.tuning._space import Space
+from poise.tuning._study import StudyFile
 from poise.tuning._trial import Trial
 
 Metric = Callable[[Any, Tensor], Any]
@@ -41,8 +42,8 @@ _BEST = "best"
 def search(
     factory: Callable[[], nn.Module], space: Space, *, train: Any, val: Any, loss: Callable[[Any, Tensor], Tensor],
     test: Any = None, metric: Metric | None = None, trials: int = 32, max_epochs: int | None = None, seed: int = 0,
-    engine: EngineChoice = "auto", time_limit: float | None = None, folder: str | Path | None = None,
-    progress: Callable[[Sequence[Trial]], None] | None = None,
+    portfolio: Mapping[str, Recipe] | None = None, engine: EngineChoice = "auto", time_limit: float | None = None,
+    folder: str | Path | None = None, progress: OnTick | None = None,
 ) -> SearchResult:  # fmt: skip
     """Find the recipe with which a model of your own has the lowest validation loss, by successive halving.
 
@@ -71,10 +72,12 @@ def search(
         trials: Recipes to try, ≥ 1.
         max_epochs: Of a trial that is not cut short, ≥ 1; None for the base's, or 30. Schedules span it.
         seed: Names all random numbers.
+        portfolio: Recipes to try after the base, by name, whether the space holds them or not.
         engine: "auto" stacks what gains by it, "stacked" whatever can be stacked, "plain" nothing.
-        time_limit: Seconds, > 0, after which no trial begins or goes on to its next rung; None for no limit. With one,
-            the result depends on the machine.
-        folder: For states of the trials, and the result; made if missing. None keeps nothing on disk.
+        time_limit: Seconds, > 0, after which no trial begins or goes on to its next rung; None for no limit. The first
+            batch of trials is always tried. With a limit the result depends on the machine.
+        folder: For states of the trials, the result, and Optuna's `study.db` of what was tried; made if missing. None
+            keeps nothing on disk.
         progress: Told all trials after each tick of the race.
 
     Returns:
@@ -116,14 +119,15 @@ def search(
     job = Job(factory, rows.train, rows.val, loss, epochs, seed)
     weights = _check_job(job, space)
     with RunFolder(folder, resume=folder is not None) as run:
-        run.write_config(_config(space, job, rows, trials, engine, weights))
+        first = {"base": space.base, **(portfolio or {})}
+        run.write_config(_config(space, job, rows, first, trials, engine, weights))
         found = run.read_result(lambda numbers: _again(numbers, job, run))
         if found is not None:
             return found
         arena = ModuleArena(job, engine=engine, folder=run.checkpoints)
+        options = HalvingOptions(num_trials=trials, batch_size=min(_PROPOSED_TOGETHER, trials))
         race = Race(
-            arena, Proposer(space, portfolio={"base": space.base}, seed=seed),
-            HalvingOptions(num_trials=trials, batch_size=min(_PROPOSED_TOGETHER, trials)), on_tick=progress,
+            arena, Proposer(space, portfolio=first, seed=seed), options, on_tick=_listeners(run, space, progress),
             out_of_time=lambda: time_limit is not None and time.monotonic() - started > time_limit,
         )  # fmt: skip
         all_trials = race.run()
@@ -197,21 +201,35 @@ def _check_job(job: Job, space: Space) -> str:
     return digest.hexdigest()
 
 
-def _config(space: Space, job: Job, rows: _Rows, trials: int, engine: str, weights: str) -> dict[str, Any]:
+def _config(
+    space: Space, job: Job, rows: _Rows, portfolio: Mapping[str, Recipe], trials: int, engine: str, weights: str
+) -> dict[str, Any]:
     loss = getattr(job.loss, "__qualname__", type(job.loss).__qualname__)
     parts = {"train": rows.train, "val": rows.val, "test": rows.test}
     return {
-        "base": to_toml(space.base), "ranges": {name: repr(domain) for name, domain in space.ranges.items()},
-        "trials": trials, "max_epochs": job.max_epochs, "seed": job.seed, "engine": engine, "loss": loss,
-        "weights": weights, "rows": {name: one.digest() for name, one in parts.items() if one is not None},
+        "portfolio": {name: to_toml(recipe) for name, recipe in portfolio.items()},
+        "ranges": {name: repr(domain) for name, domain in space.ranges.items()}, "trials": trials,
+        "max_epochs": job.max_epochs, "seed": job.seed, "engine": engine, "loss": loss, "weights": weights,
+        "rows": {name: one.digest() for name, one in parts.items() if one is not None},
     }  # fmt: skip
+
+
+def _listeners(run: RunFolder, space: Space, progress: OnTick | None) -> OnTick:
+    """Who is told of each tick: the study on disk first."""
+    study = None if run.path is None else StudyFile(run.path / "study.db", space)
+
+    def tell(trials: Sequence[Trial]) -> None:
+        if study is not None:
+            study.update(trials)
+        if progress is not None:
+            progress(trials)
+
+    return tell
 
 
 def _best(race: Race, trials: Sequence[Trial]) -> Trial:
     # Cut short by the clock, a search may have none that is complete.
     ranked = race.complete or sorted(trials, key=lambda one: (one.loss, one.number))
-    if not ranked:
-        raise TrainingError("The time was over before the first trial began.", repair="Give a higher `time_limit`.")
     if not math.isfinite(ranked[0].loss):
         raise TrainingError(
             f"None of {len(trials)} trials ended an epoch with finite numbers.",

@@ -104,10 +104,11 @@ def trial_numbers(trial: Trial) -> dict[str, Any]:
         "number": trial.number, "recipe": to_toml(trial.recipe), "origin": trial.origin,
         "params": None if trial.params is None else dict(trial.params), "end": trial.end, "engine": trial.engine,
         "rungs": {str(epochs): loss for epochs, loss in trial.rungs.items()}, "seconds": trial.seconds,
+        "folds": {str(fold): loss for fold, loss in trial.folds.items()},
     }  # fmt: skip
 
 
 def trial_of(numbers: Mapping[str, Any]) -> Trial:
     """The trial whose `trial_numbers` these are."""
-    rungs = {int(epochs): float(loss) for epochs, loss in numbers["rungs"].items()}
-    return Trial(**{**numbers, "recipe": from_toml(numbers["recipe"]), "rungs": rungs})
+    losses = {name: {int(place): float(loss) for place, loss in numbers[name].items()} for name in ("rungs", "folds")}
+    return Trial(**{**numbers, **losses, "recipe": from_toml(numbers["recipe"])})

@@ -156,9 +156,9 @@ class _Search:
             self.arena, proposer, self.effort.halving, on_tick=options.on_trials, out_of_time=self.arena.out_of_time
         )
         trials = race.run()
-        finalists = race.complete[: self.effort.num_finalists] if self.effort.num_folds > 1 else race.complete
+        finalists = race.best if self.effort.num_folds > 1 else race.complete or race.best
         bare = self._train_folds(finalists, len(trials))
-        members = self._members(trials, finalists)
+        members = self._members(finalists)
         choice = self._choose(members)
         return TableSearch(
             data=self.data,
@@ -202,7 +202,9 @@ class _Search:
         if options.time_limit is None:
             return full
         engine = choose([plan], offered)[0].engine
+        before = time.monotonic()
         engine.prepare([plan])
+        self.deadline += time.monotonic() - before  # once on a machine, and no part of any search
         pace = seconds_per_epoch(plan, self.data, engine) + _SECONDS_PER_TRAINING / plan.max_epochs
         left = max(0.0, self.deadline - time.monotonic()) * _USABLE * engine.parallelism()
         return effort_within(options.quality, num_rows, plan.max_epochs, left / pace)
@@ -241,13 +243,13 @@ class _Search:
 
     # The ensemble
 
-    def _members(self, trials: Sequence[Trial], finalists: list[Trial]) -> tuple[tuple[TrainedTrial, ...], ...]:
+    def _members(self, finalists: list[Trial]) -> tuple[tuple[TrainedTrial, ...], ...]:
         """Trials with a network for every fold; where time left none of them, those with one for the first fold."""
         folds = range(len(self.arena.folds))
         found = [one for one in finalists if all(self._has_trained(one, fold) for fold in folds)]
         if not found:
             folds = range(1)
-            found = [one for one in trials if self._has_trained(one, 0) and self.arena.state(one.number).tensors]
+            found = [one for one in finalists if self._has_trained(one, 0)]
         if not found:
             raise TrainingError(
                 "No network ended with finite weights.",

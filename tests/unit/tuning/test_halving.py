@@ -116,3 +116,13 @@ def test_a_space_without_ranges_ends_with_its_portfolio():
     assert [one.origin for one in proposer.ask(1)] == ["only"]
     with pytest.raises(ConfigError, match="no ranges"):
         proposer.ask(1)
+
+
+def test_when_time_ends_the_best_so_far_keep_what_they_have_learnt():
+    left = iter([False, True])
+    arena = Curves()
+    found = Race(arena, Proposer(SPACE), HalvingOptions(num_trials=99, min_complete=3), out_of_time=lambda: next(left))
+    found.run()
+    assert len(found.best) == 3
+    assert not {one.number for one in found.best} & arena.left
+    assert len(arena.left) == len(found.trials) - 3
