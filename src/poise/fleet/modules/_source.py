@@ -136,7 +136,7 @@ class _LoaderSource(Source):
         before = [one.get_state() for one in generators]
         try:
             for one in generators:
-                one.manual_seed(key.seed % 2**63)
+                one.manual_seed(key.stream("loader", key.step).seed % 2**63)
             for batch in self.loader:
                 yield pair_of(batch, self.name)
         finally:
