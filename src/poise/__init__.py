@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         known,
         to_toml,
     )
-    from poise.report import write_page
+    from poise.report import write_ablation_page, write_page
     from poise.surgery import (
         DecayGroups,
         FoldPlan,
@@ -96,112 +96,59 @@ if TYPE_CHECKING:
         recalibrate,
         restore_batch_norm,
     )
-    from poise.tuning import Float, Int, OneOf, Quality, SearchResult, Space, check_target, search
+    from poise.tuning import (
+        AblationProgress,
+        AblationResult,
+        Float,
+        Int,
+        OneOf,
+        Quality,
+        SearchResult,
+        Space,
+        ablate,
+        check_target,
+        search,
+    )
 
 __version__ = "0.1.0"
 
-_HOMES = {
+# Space-separated, so that the list stays short.
+_NAMES = {
     "poise._errors": (
-        "BundleError",
-        "ColumnsError",
-        "ConfigError",
-        "DataError",
-        "ExportError",
-        "PoiseError",
-        "PoiseWarning",
-        "ReadError",
-        "ResumeError",
-        "SurgeryError",
-        "TrainingError",
+        "BundleError ColumnsError ConfigError DataError ExportError PoiseError PoiseWarning ReadError ResumeError "
+        "SurgeryError TrainingError"
     ),
-    "poise.data": ("infer_schema", "read_table"),
+    "poise.data": "infer_schema read_table",
     "poise.ensemble": (
-        "Average",
-        "Bagging",
-        "Boosted",
-        "Boosting",
-        "ConformalIntervals",
-        "ConformalSets",
-        "DeepEnsemble",
-        "FoldEnsemble",
-        "Isotonic",
-        "MCPrediction",
-        "SnapshotEnsemble",
-        "Temperature",
-        "distill",
-        "diversity",
-        "greedy_weights",
-        "mc_dropout",
-        "predict_mc",
+        "Average Bagging Boosted Boosting ConformalIntervals ConformalSets DeepEnsemble FoldEnsemble Isotonic "
+        "MCPrediction SnapshotEnsemble Temperature distill diversity greedy_weights mc_dropout predict_mc"
     ),
     "poise.estimators": (
-        "FitResult",
-        "MemberNote",
-        "PoiseClassifier",
-        "PoiseRegressor",
-        "Progress",
-        "SearchNote",
-        "cross_validate",
-        "fit",
-        "load",
-        "predict_table",
-        "self_test",
+        "FitResult MemberNote PoiseClassifier PoiseRegressor Progress SearchNote cross_validate fit load "
+        "predict_table self_test"
     ),
-    "poise.functional.calibration": ("brier", "ece", "nll"),
-    "poise.integrations": ("export",),
+    "poise.functional.calibration": "brier ece nll",
+    "poise.integrations": "export",
     "poise.recipe": (
-        "AdamW",
-        "Budget",
-        "Constant",
-        "CosLog",
-        "Cosine",
-        "CosineCycles",
-        "EarlyOnly",
-        "FlatCosine",
-        "LateOnly",
-        "Linear",
-        "Network",
-        "Recipe",
-        "check_recipe",
-        "from_toml",
-        "known",
-        "to_toml",
+        "AdamW Budget Constant CosLog Cosine CosineCycles EarlyOnly FlatCosine LateOnly Linear Network Recipe "
+        "check_recipe from_toml known to_toml"
     ),
-    "poise.report": ("write_page",),
+    "poise.report": "write_ablation_page write_page",
     "poise.surgery": (
-        "DecayGroups",
-        "FoldPlan",
-        "FoldStep",
-        "Frozen",
-        "LayerShift",
-        "Recalibration",
-        "Regimen",
-        "accelerate",
-        "apply",
-        "convert_batch_norm",
-        "decay_groups",
-        "fold",
-        "fold_plan",
-        "freeze",
-        "modes",
-        "recalibrate",
-        "restore_batch_norm",
+        "DecayGroups FoldPlan FoldStep Frozen LayerShift Recalibration Regimen accelerate apply convert_batch_norm "
+        "decay_groups fold fold_plan freeze modes recalibrate restore_batch_norm"
     ),
     "poise.tuning": (
-        "Float",
-        "Int",
-        "OneOf",
-        "Quality",
-        "SearchResult",
-        "Space",
-        "check_target",
-        "search",
+        "AblationProgress AblationResult Float Int OneOf Quality SearchResult Space ablate check_target search"
     ),
 }
+_HOMES = {home: tuple(names.split()) for home, names in _NAMES.items()}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _PACKAGES = ("methods", "nn")
 
 __all__ = [
+    "AblationProgress",
+    "AblationResult",
     "AdamW",
     "Average",
     "Bagging",
@@ -257,6 +204,7 @@ __all__ = [
     "Temperature",
     "TrainingError",
     "__version__",
+    "ablate",
     "accelerate",
     "apply",
     "brier",
@@ -291,6 +239,7 @@ __all__ = [
     "search",
     "self_test",
     "to_toml",
+    "write_ablation_page",
     "write_page",
 ]
 

@@ -14,11 +14,11 @@ def test_the_version_is_that_of_the_package(poise):
 
 def test_without_a_command_the_commands_are_listed(poise):
     text = poise().output
-    for name in ("fit", "predict", "doctor"):
+    for name in ("fit", "ablate", "predict", "doctor"):
         assert f"  {name} " in text
 
 
-@pytest.mark.parametrize("name", ["fit", "predict", "doctor"])
+@pytest.mark.parametrize("name", ["fit", "ablate", "predict", "doctor"])
 def test_every_option_is_explained(poise, name):
     lines = poise(name, "--help").stdout.splitlines()
     options = [line for line in lines if line.strip().startswith("--")]

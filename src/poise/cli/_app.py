@@ -95,6 +95,36 @@ def fit(
 
 
 @app.command()
+def ablate(
+    data: Annotated[Path, typer.Argument(help="CSV, TSV or Parquet file, gzipped or not.", show_default=False)],
+    target: Annotated[str | None, typer.Option("--target", "-t", help="Column to predict.", show_default=False)] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Run folder; ablation, ablation-2, ... if none.", show_default=False),
+    ] = None,
+    recipe: Annotated[str, typer.Option("--recipe", help="Name of a known recipe, or a TOML file.")] = "cocktail",
+    design: Annotated[
+        str, typer.Option("--design", help="leave-one-out, add-one-in, or pairs for interactions too.")
+    ] = "leave-one-out",
+    margin: Annotated[
+        float, typer.Option("--margin", help="Smallest effect that matters, as a share of the loss of a constant.")
+    ] = 0.01,
+    blocks: Annotated[int, typer.Option("--blocks", help="Most trainings of a variant of the recipe.", min=2)] = 20,
+    time: Annotated[
+        float | None, typer.Option("--time", help="Seconds; no limit if not given.", min=0.01, show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Names all random numbers.", min=0)] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find out which ingredients of a recipe mattered for a table, with intervals."""
+    from poise.cli._ablate import AblateOptions, run_ablate
+
+    options = AblateOptions(data, target, out, recipe, design, margin, blocks, time, seed, resume, as_json)
+    guarded(lambda: run_ablate(options), as_json=as_json, resume=options.resume_command)
+
+
+@app.command()
 def predict(
     run: Annotated[Path, typer.Argument(help="Run folder or bundle.", show_default=False)],
     data: Annotated[Path, typer.Argument(help="Table with the columns of the training table.", show_default=False)],

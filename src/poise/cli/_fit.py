@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, cast
 
 import typer
 
-from poise._errors import ConfigError
 from poise._text import visible
+from poise.cli._asked import missing_target, numbered_folder, read_recipe
 from poise.cli._progress import showing_progress
 from poise.cli._tables import print_table
 
 if TYPE_CHECKING:
-    from poise import FitResult, Quality, Recipe, SearchNote
+    from poise import FitResult, Quality, SearchNote
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,7 @@ class FitOptions:
     @property
     def folder(self) -> Path:
         """The run folder: as given, or the first free one of run, run-2, ...; the last one taken when resuming."""
-        if self.out is not None:
-            return self.out
-        number = 1
-        while _numbered(number).exists():
-            number += 1
-        return _numbered(max(1, number - 1) if self.resume else number)
+        return self.out or numbered_folder("run", resume=self.resume)
 
     @property
     def resume_command(self) -> str:
@@ -52,16 +47,12 @@ class FitOptions:
         return shlex.join([*words, *(["--json"] if self.as_json else [])])
 
 
-def _numbered(number: int) -> Path:
-    return Path("run" if number == 1 else f"run-{number}")
-
-
 def run_fit(options: FitOptions) -> None:
     """Fit, write the page, print the outcome."""
     from poise import fit, write_page
 
     if options.target is None:
-        raise _missing_target(options.data)
+        raise missing_target(options.data)
     folder = options.folder
     with showing_progress() as progress:
         result = fit(
@@ -70,7 +61,7 @@ def run_fit(options: FitOptions) -> None:
             out=folder,
             time_limit="auto" if options.time is None else options.time,
             seed=options.seed,
-            recipe=_recipe(options.recipe),
+            recipe=read_recipe(options.recipe),
             quality=cast("Quality", options.quality),  # checked by `fit`
             resume=options.resume,
             progress=progress,
@@ -80,28 +71,6 @@ def run_fit(options: FitOptions) -> None:
         typer.echo(json.dumps(_plain(result), allow_nan=False))
     else:
         _print(result)
-
-
-def _recipe(text: str) -> Recipe | str:
-    from poise import from_toml
-
-    path = Path(text)
-    if path.suffix != ".toml" and not path.is_file():
-        return text
-    try:
-        return from_toml(path.read_text(encoding="utf-8"), source=str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The recipe cannot be read: {error}.", where=str(path)) from error
-
-
-def _missing_target(data: Path) -> ConfigError:
-    from poise import infer_schema, read_table
-
-    schema = infer_schema(read_table(data))
-    listed = ", ".join(f"{visible(column.name)} ({column.kind})" for column in schema.columns)
-    return ConfigError(
-        "The column to predict is missing.", where="--target", repair=f"Give one with --target. The columns: {listed}."
-    )
 
 
 def _plain(result: FitResult) -> dict[str, object]:

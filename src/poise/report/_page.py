@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from poise._text import visible
 from poise.estimators import FitResult
 from poise.report._displays import GapChart, LearningCurves, to_svg
+from poise.report._render import render
 from poise.train import write_atomically
 
 
@@ -27,16 +27,12 @@ def write_page(result: FitResult, path: str | Path) -> None:
         ...     page.read_text(encoding="utf-8").startswith("<!doctype html>")
         True
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("poise.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["visible"] = visible
     networks = [one for one in result.candidates if one.history]
     # The SVG is our own: its text is drawn as paths, so it holds no name as text.
-    page = environment.get_template("template.html").render(
+    page = render(
+        "template.html",
         result=result,
         gap_chart=Markup(to_svg(GapChart(result.candidates, result.loss_name).plot, width=7, height=2.8)),  # noqa: S704
         curves=[
@@ -44,4 +40,4 @@ def write_page(result: FitResult, path: str | Path) -> None:
             for one in networks
         ],
     )
-    write_atomically(Path(path), page.encode())
+    write_atomically(Path(path), page)
