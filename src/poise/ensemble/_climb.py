@@ -9,7 +9,7 @@ import numpy as np
 from poise.ensemble._pool import Pool
 from poise.functional.predictions import Array, Codes, log_loss
 
-_FIRST = 4
+_FIRST = 2
 _SLACK = 1e-12  # rounding of a bound, relative to the loss
 
 
@@ -45,16 +45,19 @@ def climb(pool: Pool) -> Climb:
 class _LogLossClimb(Climb):
     """Log loss of an average.
 
-    -ln is convex, so that with the average a of k members, q = (k a + p) / (k + 1) after adding p, and weights w
+    Adding p to an average a of k members gives a (1 + t) with t = (p / a - 1) / (k + 1). For every t > -1
 
-        loss(q) ≥ loss(a) + (1 - Σ w p / a) / (k + 1):
+        ln(1 + t) ≤ t    and    ln(1 + t) ≤ t - t² / 2 + t³ / 3,
 
-    one product of matrix and vector bounds all members, and logarithms are taken only of those that can still win.
+    whose means over the rows are products of matrices of powers of p with a vector. They bound the loss of every
+    member from below, and logarithms are taken only of those that can still win.
     """
 
     def __init__(self, pool: Pool) -> None:
         super().__init__(len(pool.evidence))
         self._evidence, self._weight = pool.evidence, pool.weight
+        self._squares = pool.evidence**2
+        self._cubes = self._squares * pool.evidence
         self._total = np.zeros_like(pool.weight)
 
     def add(self, member: int, count: float = 1) -> None:
@@ -62,20 +65,35 @@ class _LogLossClimb(Climb):
         self._total += count * self._evidence[member]
 
     def best(self) -> int:
-        size = self.size
-        average = self._total / size
-        bounds = (log_loss(average) @ self._weight) + (1 - self._evidence @ (self._weight / average)) / (size + 1)
+        bounds = self._bounds()
         order = np.argsort(bounds, kind="stable")
         losses = np.full(len(bounds), np.inf)
-        losses[order[:_FIRST]] = self._losses(order[:_FIRST], size)
+        losses[order[:_FIRST]] = self._losses(order[:_FIRST])
         lowest = losses.min()
         rest = order[_FIRST:]
         rest = rest[bounds[rest] <= lowest + _SLACK * (1 + abs(lowest))]
-        losses[rest] = self._losses(rest, size)
+        if len(rest):
+            losses[rest] = self._losses(rest)
         return int(losses.argmin())
 
-    def _losses(self, added: Codes, size: float) -> Array:
-        losses: Array = log_loss((self._total + self._evidence[added]) / (size + 1)) @ self._weight
+    def _bounds(self) -> Array:
+        """What each member's loss is at least."""
+        average = self._total / self.size
+        share = self._weight / average
+        first = self._evidence @ share  # means of p / a, its square and its cube
+        second = self._squares @ (share / average)
+        third = self._cubes @ (share / average**2)
+        step = 1 / (self.size + 1)
+        linear = step * (first - 1)
+        cubic = linear - step**2 * (second - 2 * first + 1) / 2 + step**3 * (third - 3 * second + 3 * first - 1) / 3
+        bounds: Array = log_loss(average) @ self._weight - np.minimum(linear, cubic)
+        return bounds
+
+    def _losses(self, added: Codes) -> Array:
+        averages = self._evidence[added]
+        averages += self._total
+        averages /= self.size + 1
+        losses: Array = log_loss(averages) @ self._weight
         return losses
 
 

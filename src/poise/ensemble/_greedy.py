@@ -85,11 +85,11 @@ def greedy_weights(
         m_k = argmin_m Σ_i w_i loss((S_i + p_{m,i}) / k, y_i),   S ← S + p_{m_k},
 
     with the log loss of averaged probabilities or the squared error of averaged values. The weights are the mean over
-    bags of m's share of the first k steps; each bag sees half of the rows and, where there are many, half of the
-    members. Beside the paths stand the equal averages of the best 1, 2, 4, … and all members, which few rows cannot
-    lead astray. Rows that were held out (folds) decide between all of these, and for how many steps; 1 is the best
-    member alone. `loss` is measured on each fold while only the other folds decide, so that it can be quoted; rows that
-    had no part at all are better still.
+    bags of m's share of the first k steps; each bag sees half of the rows, 10,000 at most, and where there are many,
+    half of the members. Beside the paths stand the equal averages of the best 1, 2, 4, … and all members, which few
+    rows cannot lead astray. Rows that were held out (folds) decide between all of these, and for how many steps; the
+    best 1 is that member alone. `loss` is measured on each fold while only the other folds decide, so that it can be
+    quoted; rows that had no part at all are better still.
 
     The time is O(folds · bags · steps · M · N): the classes are left behind at the start, and sums are kept.
 

@@ -13,7 +13,7 @@ from poise.ensemble._pool import Pool
 from poise.functional.predictions import Array
 
 _NUM_SORTED = 5  # the best members that a path may begin with (Caruana et al. 2004, section 2.2)
-_ROWS = 0.5  # of the rows, what each bag sees
+_ROWS, _MOST_ROWS = 0.5, 10_000  # what each bag sees: half of the rows; more than that tell it nothing new
 _FEW, _MEMBERS = 8, 0.5  # of the members, what each bag sees: half, but all where there are no more than a few
 
 
@@ -72,7 +72,7 @@ def picks_of(
 ) -> NDArray[np.intp]:
     """The members that each bag takes, step by step, (bags, steps)."""
     rows = np.flatnonzero(seen)
-    num_taken = max(1, round(_ROWS * len(rows)))
+    num_taken = max(1, min(round(_ROWS * len(rows)), _MOST_ROWS))
     picks = np.empty((plan.num_bags, plan.num_steps), np.intp)
     for bag in range(plan.num_bags):
         drawn = plan.key.stream("rows", fold, bag).permutation(len(rows))[:num_taken].numpy()

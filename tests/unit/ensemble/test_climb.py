@@ -75,3 +75,15 @@ def test_a_member_that_is_sure_of_the_wrong_class_has_a_finite_loss():
     growing = climb(pool)
     growing.add(0)
     assert growing.best() == 1
+
+
+@pytest.mark.parametrize("sharpness", [0.1, 2.0, 20.0])
+def test_no_member_is_better_than_its_bound(sharpness):
+    rng = np.random.default_rng(0)
+    for size in (0.5, 1, 2, 7, 40):
+        p = softmax(sharpness * rng.normal(size=(200, 9, 3)))
+        growing = climb(make_pool(p, rng.integers(0, 3, 9), rng.uniform(0.1, 1, 9)))
+        growing.add(0, size / 2)
+        growing.add(1, size / 2)
+        losses = growing._losses(np.arange(200))
+        assert (growing._bounds() <= losses + 1e-12 * (1 + losses)).all()

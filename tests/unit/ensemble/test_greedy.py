@@ -5,7 +5,7 @@ import pytest
 
 from poise import ConfigError, DataError
 from poise._random import Key
-from poise.ensemble import greedy_weights
+from poise.ensemble import _paths, greedy_weights
 
 from .test_climb import make_data, plain_loss, plain_step
 
@@ -190,3 +190,17 @@ def test_a_start_from_elsewhere_is_refused():
         greedy_weights(predictions[:, :30], target[:30], start=early)
     with pytest.raises(ConfigError, match="4 members"):
         greedy_weights(predictions[:3], target, start=early)
+
+
+def test_bags_see_half_of_the_rows_up_to_a_limit(monkeypatch):
+    sizes = []
+    path = _paths._path
+    monkeypatch.setattr(_paths, "_path", lambda pool, *rest: sizes.append(pool.evidence.shape) or path(pool, *rest))
+    predictions, target = normal_members(0, num_rows=100, stds=[1.0] * 30)
+    greedy_weights(predictions, target, num_steps=2)
+    assert {rows for _, rows in sizes} == {40, 50}
+    assert 10 < np.mean([members for members, _ in sizes]) < 20
+    sizes.clear()
+    monkeypatch.setattr(_paths, "_MOST_ROWS", 12)
+    greedy_weights(predictions[:8], target, num_steps=2)
+    assert set(sizes) == {(8, 12)}
