@@ -50,8 +50,8 @@ def ablate(
     on test rows that no training has looked at; negative helps. Blocks are the folds of repeated 5-fold splits, and
     intervals allow for the rows that they share. After every 5 blocks, ingredients whose interval excludes zero
     ("helps", "hurts") or lies within the margin ("no effect") are decided, and arms that only they need are trained no
-    more. The chance of any false "helps" or "hurts" over all ingredients and all looks is at most 5 %, that of any
-    false "no effect" at most 2.5 %. What stays open is "cannot tell".
+    more. The chance of any false claim over all ingredients and all looks is at most 5 %. What stays open is "cannot
+    tell".
 
     Args:
         data: Path of a CSV, TSV or Parquet file, or a frame.

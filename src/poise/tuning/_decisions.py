@@ -13,6 +13,7 @@ from poise.tuning._looks import Looks
 
 Verdict = Literal["helps", "hurts", "no effect", "cannot tell"]
 _MIN_BLOCKS = 2
+_FOR_DIFFERENCES = 0.8  # share of the level; the rest is for "no effect"
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,16 @@ def decide(
     """Verdicts on a family of effects, after each look and with what is decided left alone.
 
     At each look every open effect gets an interval that holds at all looks at once (a repeated confidence interval).
-    One that excludes zero decides "helps" or "hurts"; m effects begin at level / m each, and an effect that is so
-    decided passes its share on to the others (Holm). One within ± margin at level / m decides "no effect" and passes
-    nothing on.
+    One that excludes zero decides "helps" or "hurts". Four fifths of the level are for these claims, shared by the m
+    effects, and an effect that is so decided passes its share on to the others (Holm). A fifth of the level is for
+    claims of "no effect", which a wider interval within ± margin decides; these pass nothing on.
 
     Args:
         differences: Loss with minus loss without, for each block; NaN where a training failed or was not needed.
         seen: Blocks that have been trained.
         looks: When they are looked at.
         margin: Effects smaller than this do not matter, > 0.
-        level: Chance of any false "helps" or "hurts" over the family; that of any false "no effect" is at most half.
+        level: Chance of any false claim over the family and all looks, in (0, 1).
 
     Returns:
         A decision for each effect that has two differences or more.
@@ -80,7 +81,9 @@ class _Family:
         self, differences: Mapping[str, NDArray[np.float64]], looks: Looks, margin: float, level: float
     ) -> None:
         self.differences, self.looks, self.margin = differences, looks, margin
-        self.level, self.first = level, level / max(1, len(differences))
+        self.level = _FOR_DIFFERENCES * level
+        # An effect of the size of the margin has one end that must not be crossed, so the level counts double.
+        self.idle_level = 2 * (level - self.level) / max(1, len(differences))
         self.decisions: dict[str, Decision] = {}
 
     def look(self, number: int) -> None:
@@ -105,7 +108,7 @@ class _Family:
         values = _finite(self.differences[name][: self.looks.counts[number]])
         mean, spread = float(values.mean()), self.looks.spread(values)
         half = spread * self.looks.critical(sizes, level)
-        wide = spread * self.looks.critical(sizes, self.first)
+        wide = spread * self.looks.critical(sizes, self.idle_level)
         verdict: Verdict = "cannot tell"
         if abs(mean) > half:
             verdict = "helps" if mean < 0 else "hurts"

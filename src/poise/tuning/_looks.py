@@ -10,9 +10,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-_GRID = 801  # points of the density between two looks
+from poise.tuning._null_paths import null_paths, share_that_crosses
+
+_GRID = 401  # points of the density between two looks
 _REACH = 8.0  # standard deviations below which nothing is
 _HIGHEST = 12.0
+_MOST_INFLATION = 4.0
+_PRECISION = 2e-3  # of the logarithm of a level
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,37 @@ class Looks:
             sizes: Differences at each look so far; the last is now.
             level: Chance that the interval misses the truth at any look, in (0, 1).
         """
-        last = 1 / max(self.counts[-1], sizes[-1]) + self.ratio
-        fractions = tuple(min(1.0, last / (1 / size + self.ratio)) for size in sizes)
-        nominal = nominal_levels(fractions, level / 2)[-1]
-        return _t_quantile(nominal, sizes[-1] - 1)
+        honest = _honest_level(self.counts, self.ratio, level)
+        return _bound(tuple(sizes), max(self.counts[-1], sizes[-1]), self.ratio, honest)
+
+
+def _bound(sizes: tuple[int, ...], last: int, ratio: float, level: float) -> float:
+    """The bound of |T| at the look that sees `sizes[-1]` differences of `last`, as if the variance were known."""
+    whole = 1 / last + ratio
+    fractions = tuple(min(1.0, whole / (1 / size + ratio)) for size in sizes)
+    return _t_quantile(nominal_levels(fractions, level / 2)[-1], sizes[-1] - 1)
+
+
+@lru_cache(maxsize=256)
+def _honest_level(counts: tuple[int, ...], ratio: float, level: float) -> float:
+    """The level whose bounds are crossed with the probability `level` where the variance is estimated.
+
+    A variance that is estimated anew at each look makes the looks less alike than `nominal_levels` takes them to be, so
+    that its bounds, with quantiles of Student's t, would be crossed up to a third too often.
+    """
+    if len(counts) == 1:
+        return level
+    from scipy.optimize import brentq
+
+    paths = null_paths(counts, ratio)
+
+    def excess(exponent: float) -> float:
+        trial = math.exp(exponent)
+        bounds = [_bound(counts[: number + 1], counts[-1], ratio, trial) for number in range(len(counts))]
+        return share_that_crosses(paths, np.array(bounds)) - level
+
+    low, high = math.log(level / _MOST_INFLATION), math.log(level)
+    return level if excess(high) <= 0 else math.exp(float(brentq(excess, low, high, xtol=_PRECISION)))
 
 
 def spent(fraction: float, level: float) -> float:

@@ -8,6 +8,7 @@ from scipy.stats import multivariate_normal, norm, t
 from poise.tuning._looks import Looks, log_ratio, mean_interval, nominal_levels, spent
 
 EQUAL = (0.2, 0.4, 0.6, 0.8, 1.0)
+LOOKS = Looks((5, 10, 15, 20), 0.25)
 OURS = (2 / 3, 6 / 7, 0.3 / (1 / 15 + 0.25), 1.0)
 
 
@@ -58,8 +59,21 @@ def test_one_planned_look_is_the_corrected_t_interval():
 def test_more_looks_cost_a_little_and_early_ones_much():
     looks = Looks((5, 10, 15, 20), 0.25)
     last, first = looks.critical([5, 10, 15, 20], 0.05), looks.critical([5], 0.05)
-    assert t.isf(0.025, 19) < last < t.isf(0.015, 19)
+    assert t.isf(0.025, 19) < last < t.isf(0.014, 19)
     assert first > t.isf(0.025, 4)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.004])
+@pytest.mark.parametrize("looks", [LOOKS, Looks((2, 4, 6), 0.0)])
+def test_intervals_miss_as_often_as_they_say_with_an_estimated_variance(looks, level):
+    rng, num = np.random.default_rng(0), 100_000
+    values = np.sqrt(looks.ratio) * rng.normal(size=(num, 1)) + rng.normal(size=(num, looks.counts[-1]))
+    missed = np.zeros(num, dtype=bool)
+    for number, count in enumerate(looks.counts):
+        seen = values[:, :count]
+        spread = seen.std(axis=1, ddof=1) * np.sqrt(1 / count + looks.ratio)
+        missed |= abs(seen.mean(axis=1)) > spread * looks.critical(looks.counts[: number + 1], level)
+    assert missed.mean() == pytest.approx(level, abs=4 * np.sqrt(level / num))
 
 
 def test_mean_and_ratio_have_intervals_that_hold_as_often_as_they_say():
