@@ -21,6 +21,8 @@ from poise.fleet import Fleet
 from poise.recipe import Recipe
 from poise.train import Dataset, Plan, Predictor, Regression, Rows, State, row_chunks
 
+_LEAST_STEP = 1e-6
+
 
 @dataclass(frozen=True)
 class Boosting(EnsembleStrategy):
@@ -28,9 +30,9 @@ class Boosting(EnsembleStrategy):
 
     F_0 is the best constant. f_r are networks, one for each output, fitted by squared error to the residuals
     t - m(F_{r-1}): the target (0 or 1 for each class, or the scaled number) minus what is predicted so far. s_r in
-    [0, 10] minimizes the loss of F_{r-1} + s · f_r over the training rows. Rounds end when `patience` of them did not
-    lower the loss over the validation rows, and the sum up to the best one predicts. All networks of a round train
-    side by side.
+    [0, 10] minimizes the loss of F_{r-1} + s · f_r over the training rows; a round whose s_r is 0, or whose weights did
+    not stay finite, adds nothing. Rounds end when `patience` of them in a row did not lower the validation loss, and
+    the sum up to the best one predicts. All networks of a round train side by side.
 
     Args:
         num_rounds: Upper bound of rounds, in [1, 10000].
@@ -70,16 +72,16 @@ class Boosting(EnsembleStrategy):
 
     def _train(self, job: Job) -> TrainedEnsemble:
         rounds = _Rounds(replace(job, recipe=self._small(job.recipe)), self.learning_rate)
-        best = 0
-        while len(rounds.stages) < self.num_rounds and len(rounds.stages) - best < self.patience and rounds.add():
-            losses = [stage.val_loss for stage in rounds.stages]
-            best = int(np.argmin(losses)) + 1
+        best_at = 0
+        while rounds.tried < self.num_rounds and rounds.tried - best_at < self.patience:
+            if rounds.add() and rounds.best == len(rounds.stages):
+                best_at = rounds.tried
         if not rounds.stages:
             raise TrainingError(
-                f"No round of boosting lowered the training loss: {rounds.ended}.",
+                f"None of {rounds.tried} rounds of boosting lowered the training loss.",
                 repair="Lower the recipe's learning rate, or look for columns that say something of the target.",
             )
-        return rounds.ensemble(best)
+        return rounds.ensemble()
 
     def _small(self, recipe: Recipe) -> Recipe:
         network = replace(recipe.network, width=self.width, depth=self.depth)
@@ -93,7 +95,7 @@ class _Rounds:
         self.job, self.learning_rate = job, learning_rate
         self.stages: list[Stage] = []
         self.members: list[list[TrainedMember]] = []
-        self.ended = ""
+        self.tried = 0
         self.num_outputs = job.task.num_outputs
         # From here on rows are counted among those of the job.
         self.table = job.data.table[job.rows].select(job.data.schema.feature_names)
@@ -122,17 +124,21 @@ class _Rounds:
         mean = float(np.average(values, weights=weight))
         return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=weight))) or 1.0
 
+    @property
+    def best(self) -> int:
+        """How many rounds have the lowest validation loss."""
+        return int(np.argmin([stage.val_loss for stage in self.stages])) + 1 if self.stages else 0
+
     def add(self) -> bool:
-        """Add a round; False if it failed or does not lower the training loss."""
-        members = self._fitted(len(self.stages))
+        """Try another round; False if it did not stay finite or does not lower the training loss."""
+        members = self._fitted(self.tried)
+        self.tried += 1
         if members is None:
-            self.ended = f"round {len(self.stages)} did not stay finite"
             return False
         direction = torch.stack([self._predictions(one.predictor) for one in members], dim=1)
         train, val = torch.from_numpy(self.train_rows), torch.from_numpy(self.val_rows)
         step = self.learning_rate * self.train_loss.best_step(self.outputs[train], direction[train])
-        if step < 1e-6:
-            self.ended = f"round {len(self.stages)} found nothing in the residuals"
+        if step < _LEAST_STEP:
             return False
         self.outputs += step * direction
         losses = self.train_loss.value(self.outputs[train]), self.val_loss.value(self.outputs[val])
@@ -140,16 +146,20 @@ class _Rounds:
         self.members.append(members)
         return True
 
-    def ensemble(self, num_rounds: int) -> TrainedEnsemble:
-        """The sum of the first rounds."""
-        notes = [f"Boosting ended early: {self.ended}."] if self.ended else []
-        if self.stages[num_rounds - 1].val_loss >= self.constant_loss:
+    def ensemble(self) -> TrainedEnsemble:
+        """The sum of the best first rounds."""
+        useless = self.tried - len(self.stages)
+        notes = (
+            [f"{useless} of {self.tried} rounds did not lower the training loss and add nothing."] if useless else []
+        )
+        stages = self.stages[: self.best]
+        if stages[-1].val_loss >= self.constant_loss:
             notes.append("No round has a lower validation loss than the best constant; one is kept.")
         boosted = Boosted(
-            self.job.task, self.base.tolist(), self.stages[:num_rounds],
+            self.job.task, self.base.tolist(), stages,
             target_mean=self.target_mean, target_scale=self.target_scale,
         )  # fmt: skip
-        members = tuple(one for members in self.members[:num_rounds] for one in members)
+        members = tuple(one for members in self.members[: self.best] for one in members)
         return TrainedEnsemble(boosted, members, tuple(notes))
 
     def _fitted(self, number: int) -> list[TrainedMember] | None:
@@ -173,7 +183,7 @@ class _Rounds:
 
     def _on_epoch(self, index: int, plan: Plan, state: State) -> None:
         if self.job.on_epoch is not None:
-            self.job.on_epoch(len(self.stages) * self.num_outputs + index, plan, state)
+            self.job.on_epoch(self.tried * self.num_outputs + index, plan, state)
 
     def _predictions(self, predictor: Predictor) -> Tensor:
         """(N,) values of one network; all rounds have equal encoders, so the table is encoded once."""

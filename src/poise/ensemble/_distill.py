@@ -109,7 +109,8 @@ def distill(
     check_real("alpha", alpha, Interval(0, 1))
     job = Job(data, task, recipe, seed, val_fraction, folder, engines, on_epoch)
     check_job(job)
-    taught = teacher if isinstance(teacher, np.ndarray) else teacher.predict(data.table).numpy()
+    said = teacher if isinstance(teacher, np.ndarray) else teacher.predict(data.table).numpy()
+    taught = np.asarray(said, dtype=np.float64)
     _check_predictions(job, taught)
     train_rows, val_rows = job.split(job.rows, job.key.stream("split"))
     lesson = _values(job, taught, alpha) if task.kind == "regression" else _classes(job, taught, alpha)
@@ -155,9 +156,12 @@ def _classes(job: Job, taught: NDArray[np.float64], alpha: float) -> _Lesson:
     rows = job.rows
     true = np.eye(taught.shape[1])[job.data.target[rows].astype(np.int64)]
     shares[rows] = (1 - alpha) * taught[rows] + alpha * true
-    shares[shares < _TINY] = 0.0
+    # Where there are so many classes that all are below it, the largest stays.
+    shares[(shares < _TINY) & (shares < shares.max(axis=1, keepdims=True))] = 0.0
     origin, classes = np.nonzero(shares)
-    weight = (shares / np.maximum(shares.sum(axis=1, keepdims=True), _TINY))[origin, classes] * job.data.weight[origin]
+    weight = (shares / np.maximum(shares.sum(axis=1, keepdims=True), np.finfo(float).tiny))[
+        origin, classes
+    ] * job.data.weight[origin]
     data = Dataset(job.data.table[origin], job.data.schema, classes.astype(np.float64), weight)
     budget = job.recipe.budget
     batch_size = max(1, round(budget.batch_size * len(origin) / len(rows)))

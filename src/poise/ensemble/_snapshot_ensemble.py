@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from poise._checks import Interval, check_integer
 from poise._errors import ConfigError, ResumeError
 from poise.ensemble._average import Average
-from poise.ensemble._job import Job, members_of
+from poise.ensemble._held_out import row_losses
+from poise.ensemble._job import Job, TrainedMember, members_of
 from poise.ensemble._strategy import EnsembleStrategy, TrainedEnsemble
 from poise.fleet import Fleet
 from poise.functional.schedule import CosineCycles, Schedule
 from poise.methods import SWA, StopMethod
 from poise.recipe import Recipe
-from poise.train import Plan, State, load_state, save_state
+from poise.train import Plan, Rows, State, load_state, save_state
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,9 @@ class SnapshotEnsemble(EnsembleStrategy):
 
     It costs what one training costs. The recipe's epochs are divided among the cycles, rounded up to whole epochs for
     each; every cycle begins with the highest learning rate of the recipe. Each snapshot has its own exact population
-    statistics, in the place of running ones that another part of the training has moved. Methods that stop a training
-    early are left out, since cycles have an end of their own.
+    statistics, in the place of running ones that another part of the training has moved. Cycles have ends of their own,
+    so no method of the recipe stops the training early; if it has one, the first snapshots are kept whose average has
+    the lowest loss over the validation rows, else all.
 
     Args:
         num_snapshots: S, in [2, 1000].
@@ -67,7 +71,22 @@ class SnapshotEnsemble(EnsembleStrategy):
                 f"The training did not stay finite after {states[-1].epoch} of {plan.max_epochs} epochs: "
                 f"{len(states)} of {self.num_snapshots} snapshots."
             )
+        if job.stops_early:
+            number = _best_number(job, members, val_rows)
+            if number < len(members):
+                notes.append(f"The first {number} of {len(members)} snapshots are kept: more validate worse.")
+            members = members[:number]
         return TrainedEnsemble(Average([one.predictor for one in members]), tuple(members), tuple(notes))
+
+
+def _best_number(job: Job, members: Sequence[TrainedMember], val_rows: Rows) -> int:
+    """How many of the first snapshots have the average with the lowest validation loss."""
+    said = np.stack([one.predictor.predict(job.data.table[val_rows]).numpy() for one in members])
+    counts = np.arange(1, len(members) + 1).reshape(-1, *[1] * (said.ndim - 1))
+    averages = np.cumsum(said, axis=0) / counts
+    weight, target = job.data.weight[val_rows], job.data.target[val_rows]
+    losses = [np.average(row_losses(job.task, one, target), weights=weight) for one in averages]
+    return int(np.argmin(losses)) + 1
 
 
 def _cyclic(recipe: Recipe, num_cycles: int) -> Recipe:

@@ -4,10 +4,10 @@ import numpy as np
 import polars as pl
 
 from poise.data import infer_schema
-from poise.fleet import PlainEngine
+from poise.fleet import Fleet, PlainEngine
 from poise.methods import EarlyStopping
 from poise.recipe import AdamW, Budget, Network, Recipe
-from poise.train import Binary, Dataset, Multiclass, Regression
+from poise.train import Binary, Dataset, Multiclass, Plan, Predictor, Regression
 
 TASKS = {"binary": Binary(), "multiclass": Multiclass(3), "regression": Regression()}
 KINDS = list(TASKS)
@@ -34,3 +34,10 @@ def make_data(kind="binary", num_rows=80, seed=0, noise=0.3):
 def seen_by(member):
     """Rows that a member has looked at in any way."""
     return set(member.plan.train_rows) | set(member.plan.val_rows)
+
+
+def predictors(data, kind, rows_of):
+    """A network for each set of training rows; the rows from 40 on validate."""
+    plans = [Plan(f"m{seed}", FIXED, TASKS[kind], rows, np.arange(40, 60), seed) for seed, rows in enumerate(rows_of)]
+    states = Fleet(plans, data).run()
+    return [Predictor(plan.recipe, plan.task, state) for plan, state in zip(plans, states, strict=True)]

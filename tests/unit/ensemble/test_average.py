@@ -1,40 +1,14 @@
 """Averages: exact, whatever the members, and encoded once where encoders agree."""
 
 import numpy as np
-import polars as pl
 import pytest
 import torch
 
 from poise import Average, ConfigError, DataError
 from poise.data import Encoder, infer_schema
-from poise.ensemble._members import encoder_digest
-from poise.fleet import Fleet
-from poise.recipe import Budget, Network, Recipe
-from poise.train import Binary, Dataset, Multiclass, Plan, Predictor, Regression
+from poise.train import Dataset
 
-TASKS = {"binary": Binary(), "multiclass": Multiclass(3), "regression": Regression()}
-RECIPE = Recipe(budget=Budget(2, 32), network=Network(width=4, depth=1))
-
-
-def make_data(kind, num_rows=60, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(num_rows, 2))
-    signal = x[:, 0] + 0.3 * x[:, 1]
-    target = {
-        "binary": (signal > 0).astype(float),
-        "multiclass": np.digitize(signal, [-0.5, 0.5]).astype(float),
-        "regression": 100 + 7 * signal,
-    }[kind]
-    table = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "c": rng.choice(["u", "v"], num_rows)})
-    return Dataset(table, infer_schema(table), target, np.ones(num_rows))
-
-
-def predictors(data, kind, rows_of):
-    plans = [
-        Plan(f"m{seed}", RECIPE, TASKS[kind], rows, np.arange(40, 60), seed=seed) for seed, rows in enumerate(rows_of)
-    ]
-    states = Fleet(plans, data).run()
-    return [Predictor(plan.recipe, plan.task, state) for plan, state in zip(plans, states, strict=True)]
+from ._data import make_data, predictors
 
 
 @pytest.fixture(params=["binary", "multiclass", "regression"])
@@ -83,12 +57,6 @@ def test_averages_are_members_too(trained):
     data, members = trained
     nested = Average([Average(members[:2]), members[2]], [2 / 3, 1 / 3])
     torch.testing.assert_close(nested.predict(data.table), Average(members).predict(data.table))
-
-
-def test_the_digest_tells_encoders_apart():
-    data = make_data("binary")
-    one, same, other = (Encoder.fit(data.table, data.schema, np.arange(stop)) for stop in (40, 40, 41))
-    assert encoder_digest(one) == encoder_digest(same) != encoder_digest(other)
 
 
 @pytest.mark.parametrize(

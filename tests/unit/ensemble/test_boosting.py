@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from poise import Boosted, Boosting, ConfigError, DataError, TrainingError
-from poise.data import Encoder
+from poise import Boosted, Boosting, ConfigError, TrainingError
 from poise.ensemble._additive import AdditiveLoss
 from poise.methods import BatchNorm
 from poise.recipe import AdamW
@@ -77,18 +76,9 @@ def test_the_best_round_is_the_last_that_predicts():
     ensemble = strategy.train(data, TASKS["binary"], RECIPE, on_epoch=lambda index, *_: seen.append(index))
     stages = ensemble.predictor.stages
     assert stages[-1].val_loss == min(stage.val_loss for stage in stages)
-    assert max(seen) + 1 == len(stages) + 4 < 60
+    assert max(seen) + 1 >= len(stages) + 4
+    assert max(seen) < 59
     assert len(ensemble.members) == len(stages)
-
-
-def test_the_table_is_encoded_once_for_all_rounds(monkeypatch):
-    data = make_data()
-    boosted = BOOSTING.train(data, TASKS["binary"], RECIPE).predictor
-    calls = []
-    plain = Encoder.transform
-    monkeypatch.setattr(Encoder, "transform", lambda self, *args, **kw: calls.append(1) or plain(self, *args, **kw))
-    boosted.predict(data.table)
-    assert len(calls) == 1
 
 
 def test_a_folder_continues_with_the_rounds_that_are_done(tmp_path):
@@ -115,8 +105,24 @@ def test_rows_of_weight_zero_change_nothing():
 def test_a_constant_target_is_said():
     data = make_data("regression")
     data.target[:] = 3.0
-    with pytest.raises(TrainingError, match="No round of boosting lowered the training loss: round 0 found nothing"):
+    with pytest.raises(TrainingError, match="None of 5 rounds of boosting lowered the training loss"):
         BOOSTING.train(data, TASKS["regression"], RECIPE)
+
+
+def test_rounds_that_help_nothing_are_skipped_and_said(monkeypatch):
+    data = make_data()
+    plain = AdditiveLoss.best_step
+    calls = []
+
+    def best_step(self, *args):
+        calls.append(1)
+        return 0.0 if len(calls) in (1, 3) else plain(self, *args)
+
+    monkeypatch.setattr(AdditiveLoss, "best_step", best_step)
+    ensemble = BOOSTING.train(data, TASKS["binary"], replace(RECIPE, budget=FIXED.budget))
+    assert len(calls) == 5
+    assert ensemble.notes[0] == "2 of 5 rounds did not lower the training loss and add nothing."
+    assert len(ensemble.predictor.stages) <= 3
 
 
 def test_noise_alone_is_said():
@@ -135,13 +141,3 @@ def test_noise_alone_is_said():
 def test_settings_are_checked(settings):
     with pytest.raises(ConfigError, match=f"`{next(iter(settings))}`"):
         Boosting(**settings)
-
-
-def test_a_sum_of_nothing_is_refused():
-    stages = BOOSTING.train(make_data(), TASKS["binary"], RECIPE).predictor.stages
-    with pytest.raises(ConfigError, match="0 rounds"):
-        Boosted(TASKS["binary"], [0.0], [])
-    with pytest.raises(ConfigError, match="3 network"):
-        Boosted(TASKS["multiclass"], [0.0] * 3, stages)
-    with pytest.raises(DataError):
-        Boosted(TASKS["binary"], [0.0], stages).predict(make_data().table.drop("a"))

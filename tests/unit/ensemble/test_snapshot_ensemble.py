@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -94,11 +95,30 @@ def test_what_does_not_go_with_cycles():
     with pytest.raises(ConfigError, match="`num_snapshots`"):
         SnapshotEnsemble(num_snapshots=1)
     stopping = Recipe((EarlyStopping(patience=1),), AdamW(lr=CosLog(0.02)), FIXED.budget, FIXED.network)
-    ensemble = SnapshotEnsemble(num_snapshots=4).train(make_data(), TASKS["binary"], stopping)
-    assert len(ensemble.members) == 4
+    seen = []
+    ensemble = SnapshotEnsemble(num_snapshots=4).train(
+        make_data(), TASKS["binary"], stopping, on_epoch=lambda *_: seen.append(1)
+    )
+    assert len(seen) == 4  # nothing stops early
     assert ensemble.members[0].plan.recipe == replace(
         FIXED, optimizer=AdamW(lr=CosineCycles(0.02, cycles=4)), budget=ensemble.members[0].plan.recipe.budget
     )
+
+
+def test_a_recipe_that_stops_early_keeps_the_snapshots_that_validate_best():
+    data = make_data(noise=1.5)
+    fierce = replace(FIXED, optimizer=AdamW(lr=5e-2), budget=replace(FIXED.budget, max_epochs=60))
+    whole = SnapshotEnsemble(num_snapshots=6).train(data, TASKS["binary"], fierce)
+    some = SnapshotEnsemble(num_snapshots=6).train(
+        data, TASKS["binary"], replace(fierce, methods=(EarlyStopping(patience=1),))
+    )
+    rows = whole.members[0].plan.val_rows
+    said = whole.predictor.member_predictions(data.table[rows]).numpy()
+    picked = said[:, np.arange(len(rows)), data.target[rows].astype(int)]
+    losses = [-np.log(picked[: stop + 1].mean(0)).mean() for stop in range(6)]
+    assert len(some.members) == np.argmin(losses) + 1 < 6
+    assert some.notes == (f"The first {len(some.members)} of 6 snapshots are kept: more validate worse.",)
+    assert whole.notes == ()
 
 
 def test_a_training_that_does_not_stay_finite_keeps_the_snapshots_before(monkeypatch):
