@@ -29,7 +29,6 @@ from poise.data import encode_classes, split_rows
 OURS = "poise"
 RIVALS = ("HistGB", "LGBM-TD", "CatBoost-TD", "XGB-TD", "RealMLP-TD", "RealMLP-TD log loss", "TabM-D")
 SYSTEMS = (*RIVALS, OURS)
-LOG_DIAMONDS = "diamonds, log price"
 MOST_ROWS = 50_000
 THREADS = 2
 QUIET = 0.2
@@ -58,10 +57,8 @@ class Problem:
 
 def problem(name: str, split: int) -> Problem:
     """The table `name`, four fifths to learn from and one to judge by, with each class's share in both."""
-    table, target, task = load("diamonds" if name == LOG_DIAMONDS else name)
-    if name == LOG_DIAMONDS:
-        table = table.with_columns(pl.col(target).cast(pl.Float64).log())
-    elif name == "flights":
+    table, target, task = load(name)
+    if name == "flights":
         kept = Key(0).stream("peers", name).permutation(table.height).numpy()[:MOST_ROWS]
         table = table[np.sort(kept)]
     codes = None
@@ -126,7 +123,7 @@ class Record:
 
 def is_wanted(system: str, name: str, split: int) -> bool:
     """TabM-D, which takes minutes a fit on CPU, is left to small tables; label smoothing is for classes."""
-    source = SETS["diamonds" if name == LOG_DIAMONDS else name]
+    source = SETS[name]
     if system == "TabM-D":
         return split == 0 and source.num_rows < _SMALL
     return system != "RealMLP-TD log loss" or source.task == "classification"

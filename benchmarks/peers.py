@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--setup", action="store_true", help="make the rivals' environment")
     parser.add_argument("--only", choices=PARTS, default="fits", help="what to measure; fits need --systems")
     parser.add_argument("--systems", nargs="+", default=[], choices=runs.SYSTEMS, metavar="SYSTEM")
-    parser.add_argument("--sets", nargs="+", choices=[*SETS, runs.LOG_DIAMONDS], metavar="SET")
+    parser.add_argument("--sets", nargs="+", choices=SETS, metavar="SET")
     parser.add_argument("--splits", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(range(_peers_halving.SEEDS)), help="of halving")
     parser.add_argument("--threads", type=int, default=runs.THREADS)
