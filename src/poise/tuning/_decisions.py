@@ -21,7 +21,7 @@ class Decision:
     """What the differences say of one effect.
 
     Args:
-        verdict: "helps" (below zero), "hurts" (above zero), "no effect" (within ± margin), or "cannot tell".
+        verdict: "no effect" (within ± margin), "helps" (else below zero), "hurts" (else above it) or "cannot tell".
         value: Mean difference.
         low: Lower end of its interval.
         high: Upper end.
@@ -50,7 +50,8 @@ def decide(
     At each look every open effect gets an interval that holds at all looks at once (a repeated confidence interval).
     One that excludes zero decides "helps" or "hurts". Four fifths of the level are for these claims, shared by the m
     effects, and an effect that is so decided passes its share on to the others (Holm). A fifth of the level is for
-    claims of "no effect", which a wider interval within ± margin decides; these pass nothing on.
+    claims of "no effect", which a wider interval within ± margin decides, also where zero is not in it; these pass
+    nothing on.
 
     Args:
         differences: Loss with minus loss without, for each block; NaN where a training failed or was not needed.
@@ -110,10 +111,10 @@ class _Family:
         half = spread * self.looks.critical(sizes, level)
         wide = spread * self.looks.critical(sizes, self.idle_level)
         verdict: Verdict = "cannot tell"
-        if abs(mean) > half:
-            verdict = "helps" if mean < 0 else "hurts"
-        elif abs(mean) + wide < self.margin:
+        if abs(mean) + wide < self.margin:
             verdict = "no effect"
+        elif abs(mean) > half:
+            verdict = "helps" if mean < 0 else "hurts"
         self.decisions[name] = Decision(verdict, mean, mean - half, mean + half, level, len(values))
 
 

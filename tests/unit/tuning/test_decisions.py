@@ -35,6 +35,12 @@ def test_no_difference_at_all_is_no_effect():
     assert (found.verdict, found.low, found.high, found.num_blocks) == ("no effect", 0, 0, 5)
 
 
+def test_a_sure_effect_that_is_too_small_to_matter_is_none():
+    values = 0.1 + 0.001 * np.random.default_rng(7).normal(size=20)
+    assert verdicts({"a": values}, margin=0.2) == {"a": "no effect"}
+    assert verdicts({"a": values}, margin=0.01) == {"a": "hurts"}
+
+
 def test_an_interval_agrees_with_its_verdict():
     rng = np.random.default_rng(2)
     for _ in range(50):
