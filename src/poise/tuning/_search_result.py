@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
 
+from poise.functional.schedule import Schedule
 from poise.recipe import Recipe, from_toml, to_toml
 from poise.surgery import Regimen
 from poise.tuning._trial import Trial
@@ -65,13 +66,11 @@ class SearchResult:
         return self.val_loss - self.train_loss
 
     def __str__(self) -> str:
-        rows = [("trial", "end", "epochs", "val loss", "engine", "seconds", "methods")]
+        rows = [("trial", "end", "epochs", "val loss", "engine", "seconds", "recipe")]
         for one in sorted(self.trials, key=lambda one: (one is not self.best, one.loss, one.number)):
             loss = f"{one.loss:.4g}" if math.isfinite(one.loss) else "-"
-            methods = ", ".join(map(repr, one.recipe.methods)) or "none"
-            rows.append(
-                (str(one.number), one.end, str(one.epochs), loss, one.engine, f"{one.seconds:.1f}", methods)
-            )  # fmt: skip
+            seconds, what = f"{one.seconds:.1f}", _in_short(one.recipe)
+            rows.append((str(one.number), one.end, str(one.epochs), loss, one.engine, seconds, what))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         return "\n".join([*lines, *self._scores(), *self._alone()])
@@ -92,6 +91,21 @@ class SearchResult:
         for number, reason in self.reasons.items():
             counts.setdefault(reason, []).append(number)
         return [f"Trained alone: {len(numbers)} trials, since {reason}." for reason, numbers in counts.items()]
+
+
+def _in_short(recipe: Recipe) -> str:
+    """The learning rate, and the methods with what differs from their defaults."""
+    lr = recipe.optimizer.lr
+    parts = [f"lr {lr.start if isinstance(lr, Schedule) else lr:.3g}"]
+    for method in recipe.methods:
+        values = {one.name: getattr(method, one.name) for one in fields(method)}
+        told = [f"{name}={_digits(values[name])}" for name in values if values[name] != getattr(type(method), name)]
+        parts.append(type(method).__name__ + (f"({', '.join(told)})" if told else ""))
+    return ", ".join(parts)
+
+
+def _digits(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else repr(value)
 
 
 def _and(metric: float | None) -> str:

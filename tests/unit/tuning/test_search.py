@@ -283,7 +283,7 @@ def test_all_trials_failing_is_said():
 
 def test_the_table_says_which_rows_chose(result):
     text = str(result)
-    assert text.splitlines()[0].split() == ["trial", "end", "epochs", "val", "loss", "engine", "seconds", "methods"]
+    assert text.splitlines()[0].split() == ["trial", "end", "epochs", "val", "loss", "engine", "seconds", "recipe"]
     assert text.splitlines()[1].startswith(str(result.best.number))
     assert "The validation rows chose it" in text
     assert f"Test loss {result.test_loss:.4g}" in text

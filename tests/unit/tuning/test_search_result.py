@@ -35,7 +35,17 @@ def test_the_best_comes_first_and_failures_last():
     lines = str(make()).splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["1", "0", "2"]
     assert lines[3].split()[3] == "-"
-    assert "Dropout(p=0.25" in lines[1]
+    assert lines[1].endswith("lr 0.001, Dropout(p=0.25)")
+    assert lines[2].endswith("lr 0.001")
+
+
+def test_recipes_are_told_in_short():
+    from poise import AdamW, Linear
+    from poise.methods import BatchNorm
+    from poise.tuning._search_result import _in_short
+
+    recipe = Recipe(methods=(BatchNorm(), Dropout(p=Linear(0.2, end=0.0))), optimizer=AdamW(lr=0.012345))
+    assert _in_short(recipe) == "lr 0.0123, BatchNorm, Dropout(p=Linear(start=0.2, end=0.0))"
 
 
 def test_scores_say_whose_they_are():
