@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from poise._checks import Interval, check_real, check_type
 from poise._errors import DataError, TrainingError
@@ -138,10 +139,14 @@ def check_job(job: Job) -> None:
         raise DataError(f"A target must be {kind}, but is {job.data.target[row]!r}.", where=f"row {row + 1}")
 
 
+def serving(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a state that predict."""
+    return {name: one for name, one in tensors.items() if name in _PREDICTS or name.startswith("encoder.")}
+
+
 def member_of(plan: Plan, state: State) -> TrainedMember:
     """The network of a finished training, without what only training needed."""
-    kept = {name: one for name, one in state.tensors.items() if name in _PREDICTS or name.startswith("encoder.")}
-    state = replace(state, tensors=kept)
+    state = replace(state, tensors=serving(state.tensors))
     return TrainedMember(plan, state, Predictor(plan.recipe, plan.task, state))
 
 

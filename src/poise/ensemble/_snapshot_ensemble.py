@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,7 @@ from poise._checks import Interval, check_integer
 from poise._errors import ConfigError, ResumeError
 from poise.ensemble._average import Average
 from poise.ensemble._held_out import row_losses
-from poise.ensemble._job import Job, TrainedMember, members_of
+from poise.ensemble._job import Job, TrainedMember, members_of, serving
 from poise.ensemble._strategy import EnsembleStrategy, TrainedEnsemble
 from poise.fleet import Fleet
 from poise.functional.schedule import CosineCycles, Schedule
@@ -24,13 +23,14 @@ from poise.train import Plan, Rows, State, load_state, save_state
 
 @dataclass(frozen=True)
 class SnapshotEnsemble(EnsembleStrategy):
-    """One training whose learning rate falls to 0 and restarts S times: ŷ(x) = Σ_s ŷ_s(x) / S, ŷ_s as cycle s ended.
+    """One training whose learning rate falls to 0 and restarts S times: ŷ(x) = Σ_s ŷ_s(x) / S, ŷ_s of cycle s.
 
     It costs what one training costs. The recipe's epochs are divided among the cycles, rounded up to whole epochs for
     each; every cycle begins with the highest learning rate of the recipe. Each snapshot has its own exact population
     statistics, in the place of running ones that another part of the training has moved. Cycles have ends of their own,
-    so no method of the recipe stops the training early; if it has one, the first snapshots are kept whose average has
-    the lowest loss over the validation rows, else all.
+    so no method of the recipe stops the training early. If it has one, the snapshot of a cycle is its epoch with the
+    lowest validation loss, and the first snapshots are kept whose average has the lowest one; else it is the last
+    epoch, and all are kept.
 
     Args:
         num_snapshots: S, in [2, 1000].
@@ -60,10 +60,12 @@ class SnapshotEnsemble(EnsembleStrategy):
     def _train(self, job: Job) -> TrainedEnsemble:
         cyclic = replace(job, recipe=_cyclic(job.recipe, self.num_snapshots))
         train_rows, val_rows = job.split(job.rows, job.key.stream("split"))
-        plan = cyclic.plan("snapshots", train_rows, val_rows, job.seed)
+        # The name tells a folder of the one kind from one of the other.
+        name = "best epochs of cycles" if job.stops_early else "cycles"
+        plan = cyclic.plan(name, train_rows, val_rows, job.seed)
         epochs = math.ceil(plan.max_epochs / self.num_snapshots)
         plan = plan.with_max_epochs(epochs * self.num_snapshots)
-        states = list(_snapshots(cyclic, plan, epochs))
+        states = _Cycles(cyclic, plan, epochs, chooses=job.stops_early).snapshots()
         plans = [replace(plan, name=f"snapshot-{index}") for index in range(len(states))]
         members, notes = members_of(plans, states)
         if len(states) < self.num_snapshots:
@@ -103,38 +105,69 @@ def _cyclic(recipe: Recipe, num_cycles: int) -> Recipe:
     return replace(recipe, methods=methods, optimizer=optimizer)
 
 
-def _snapshots(job: Job, plan: Plan, epochs: int) -> Iterator[State]:
-    """The state at the end of each cycle of `epochs` epochs, kept in the folder where there is one."""
-    fleet = Fleet([plan], job.data, folder=job.folder, engines=job.engines)
-    folder = None if job.folder is None else job.folder / "snapshots"
-    for cycle in range(plan.max_epochs // epochs):
-        found = _kept(folder, cycle)
-        if found is None:
-            state = fleet.advance((cycle + 1) * epochs, on_epoch=job.on_epoch)[0]
-            found = State.from_numbers({name: one.clone() for name, one in state.tensors.items()}, state.numbers())
-            _check_at_end(found, (cycle + 1) * epochs, job.folder)
-            _keep(found, folder, cycle)
-        is_whole = found.stopped != "non-finite"
-        if is_whole or cycle == 0:
-            yield found
-        if not is_whole:
-            return
+class _Cycles:
+    """One training, and its snapshots, kept in the folder where there is one.
+
+    Args:
+        job: With the cyclic recipe.
+        plan: The training.
+        epochs: Of each cycle.
+        chooses: Whether the epoch with the lowest validation loss of a cycle is its snapshot, or the last one.
+    """
+
+    def __init__(self, job: Job, plan: Plan, epochs: int, *, chooses: bool) -> None:
+        self.job, self.plan, self.epochs, self.chooses = job, plan, epochs, chooses
+        self.fleet = Fleet([plan], job.data, folder=job.folder, engines=job.engines)
+        self.folder = None if job.folder is None else job.folder / "snapshots"
+        if self.folder is not None:
+            self.folder.mkdir(exist_ok=True)
+        self.cycle = 0
+        self.best: State | None = None
+
+    def snapshots(self) -> list[State]:
+        """Train, and take one at each cycle; of a training that does not stay finite those before that."""
+        found: list[State] = []
+        for cycle in range(self.plan.max_epochs // self.epochs):
+            self.cycle = cycle
+            state = self._kept("snapshot") or self._train()
+            if state.stopped == "non-finite" and found:
+                break
+            found.append(state)
+            if state.stopped == "non-finite":
+                break
+        return found
+
+    def _train(self) -> State:
+        self.best = self._kept("best")
+        end = (self.cycle + 1) * self.epochs
+        state = self.fleet.advance(end, on_epoch=self._after_epoch)[0]
+        if state.epoch > end:
+            raise ResumeError(
+                f"The training is at epoch {state.epoch}, but its snapshot of epoch {end} is missing.",
+                where=str(self.job.folder),
+                repair="Give an empty folder.",
+            )
+        is_whole = state.stopped != "non-finite"
+        taken = self.best if self.chooses and self.best is not None and is_whole else _copy(state)
+        self._keep(taken, "snapshot")
+        return taken
+
+    def _after_epoch(self, index: int, plan: Plan, state: State) -> None:
+        if self.job.on_epoch is not None:
+            self.job.on_epoch(index, plan, state)
+        if self.chooses and (self.best is None or state.val_loss < self.best.val_loss):
+            self.best = _copy(state)
+            # Before the fleet's own checkpoint of this epoch, after which it would not come again.
+            self._keep(self.best, "best")
+
+    def _kept(self, kind: str) -> State | None:
+        return None if self.folder is None else load_state(self.folder, f"{kind}-{self.cycle}")
+
+    def _keep(self, state: State, kind: str) -> None:
+        if self.folder is not None:
+            save_state(state, self.folder, f"{kind}-{self.cycle}")
 
 
-def _kept(folder: Path | None, cycle: int) -> State | None:
-    return None if folder is None else load_state(folder, f"snapshot-{cycle}")
-
-
-def _keep(state: State, folder: Path | None, cycle: int) -> None:
-    if folder is not None:
-        folder.mkdir(exist_ok=True)
-        save_state(state, folder, f"snapshot-{cycle}")
-
-
-def _check_at_end(state: State, epoch: int, folder: Path | None) -> None:
-    if state.epoch > epoch:
-        raise ResumeError(
-            f"The training is at epoch {state.epoch}, but its snapshot of epoch {epoch} is missing.",
-            where=str(folder),
-            repair="Give an empty folder.",
-        )
+def _copy(state: State) -> State:
+    kept = serving(state.tensors)
+    return State.from_numbers({name: one.clone() for name, one in kept.items()}, state.numbers())

@@ -105,20 +105,50 @@ def test_what_does_not_go_with_cycles():
     )
 
 
-def test_a_recipe_that_stops_early_keeps_the_snapshots_that_validate_best():
+def overfit(num_epochs=60):
     data = make_data(noise=1.5)
-    fierce = replace(FIXED, optimizer=AdamW(lr=5e-2), budget=replace(FIXED.budget, max_epochs=60))
+    fierce = replace(FIXED, optimizer=AdamW(lr=5e-2), budget=replace(FIXED.budget, max_epochs=num_epochs))
+    return data, replace(fierce, methods=(EarlyStopping(patience=1),)), fierce
+
+
+def test_a_recipe_that_stops_early_chooses_within_cycles_and_among_snapshots():
+    data, stopping, fierce = overfit()
     whole = SnapshotEnsemble(num_snapshots=6).train(data, TASKS["binary"], fierce)
-    some = SnapshotEnsemble(num_snapshots=6).train(
-        data, TASKS["binary"], replace(fierce, methods=(EarlyStopping(patience=1),))
-    )
-    rows = whole.members[0].plan.val_rows
-    said = whole.predictor.member_predictions(data.table[rows]).numpy()
-    picked = said[:, np.arange(len(rows)), data.target[rows].astype(int)]
-    losses = [-np.log(picked[: stop + 1].mean(0)).mean() for stop in range(6)]
-    assert len(some.members) == np.argmin(losses) + 1 < 6
+    losses = [record.val_loss for record in whole.members[-1].state.history]
+    best = [10 * cycle + int(np.argmin(losses[10 * cycle : 10 * cycle + 10])) + 1 for cycle in range(6)]
+    some = SnapshotEnsemble(num_snapshots=6).train(data, TASKS["binary"], stopping)
+    assert [member.state.epoch for member in some.members] == best[: len(some.members)] != [10]
+    plan, rows, said = some.members[0].plan, some.members[0].plan.val_rows, []
+    for epoch in best:
+        state = Fleet([plan], data).advance(epoch)[0]
+        said.append(Predictor(plan.recipe, plan.task, state).predict(data.table[rows]).numpy())
+    picked = np.stack(said)[:, np.arange(len(rows)), data.target[rows].astype(int)]
+    averages = [-np.log(picked[: stop + 1].mean(0)).mean() for stop in range(6)]
+    assert len(some.members) == np.argmin(averages) + 1 < 6
     assert some.notes == (f"The first {len(some.members)} of 6 snapshots are kept: more validate worse.",)
     assert whole.notes == ()
+
+
+def test_a_killed_training_chooses_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr("poise.fleet._fleet._SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    data, stopping, _ = overfit(12)
+    strategy = SnapshotEnsemble(num_snapshots=2)
+    straight = strategy.train(data, TASKS["binary"], stopping, engines=PLAIN)
+    for cut in (2, 3, 2, 4):
+        seen = []
+
+        def stop(*_, cut=cut, seen=seen):
+            seen.append(1)
+            if len(seen) == cut:
+                raise Stop
+
+        with pytest.raises(Stop):
+            strategy.train(data, TASKS["binary"], stopping, folder=tmp_path, engines=PLAIN, on_epoch=stop)
+    resumed = strategy.train(data, TASKS["binary"], stopping, folder=tmp_path, engines=PLAIN)
+    assert [one.state.epoch for one in resumed.members] == [one.state.epoch for one in straight.members]
+    assert torch.equal(*(one.predictor.predict(data.table) for one in (straight, resumed)))
+    with pytest.raises(ResumeError, match="another training"):
+        strategy.train(data, TASKS["binary"], replace(stopping, methods=()), folder=tmp_path)
 
 
 def test_a_training_that_does_not_stay_finite_keeps_the_snapshots_before(monkeypatch):
