@@ -147,8 +147,9 @@ def page(found: dict[str, object], settings: argparse.Namespace) -> str:
             _wrapped(
                 f"Every arm gets {epochs} epochs of a network of two layers of 256 in all: one network {epochs}, each "
                 f"of 20 members {epochs // 20}, each schedule spanning its own epochs. The last arm gets five times as "
-                "many. Of each training the epoch with the lowest validation loss predicts, of a cycle likewise, and the "
-                "first cycles whose average has it; none ends early, so that costs are equal. A fifth of the training rows "
+                "many. Of each training, and of each cycle, the epoch with the lowest validation loss predicts, and of "
+                "the cycles the first ones whose average has it; none ends early, so that costs are equal. A fifth of "
+                "the training rows "
                 f"validates, 40 % of all rows are test rows. Means over {settings.seeds} seed(s), each with its own "
                 "split. Loss: nats, or squared error in units of the target's variance."
             ),
