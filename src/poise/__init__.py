@@ -102,7 +102,6 @@ if TYPE_CHECKING:
         Float,
         Int,
         OneOf,
-        Quality,
         SearchResult,
         Space,
         ablate,
@@ -138,9 +137,7 @@ _NAMES = {
         "DecayGroups FoldPlan FoldStep Frozen LayerShift Recalibration Regimen accelerate apply convert_batch_norm "
         "decay_groups fold fold_plan freeze modes recalibrate restore_batch_norm"
     ),
-    "poise.tuning": (
-        "AblationProgress AblationResult Float Int OneOf Quality SearchResult Space ablate check_target search"
-    ),
+    "poise.tuning": ("AblationProgress AblationResult Float Int OneOf SearchResult Space ablate check_target search"),
 }
 _HOMES = {home: tuple(names.split()) for home, names in _NAMES.items()}
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -190,7 +187,6 @@ __all__ = [
     "PoiseRegressor",
     "PoiseWarning",
     "Progress",
-    "Quality",
     "ReadError",
     "Recalibration",
     "Recipe",

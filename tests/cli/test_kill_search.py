@@ -50,8 +50,9 @@ def note(index, plan, state):
 
 
 print("ready", flush=True)
+study = StudyFile(folder / "study.db", space)
 options = TableSearchOptions(
-    space=space, portfolio={"base": base}, folder=folder, on_epoch=note, on_trials=StudyFile(folder / "study.db", space).update
+    space=space, portfolio={"base": base}, folder=folder, on_epoch=note, on_trials=study.update
 )
 found = search_table(data, Binary(), options)
 print(found.choice.weights.tolist(), [one.rungs for one in found.trials], found.predictor.predict(table)[:20].tolist())
@@ -67,7 +68,8 @@ def start(folder):
 
 
 def finish(folder):
-    out, err = start(folder).communicate(timeout=300)
+    with start(folder) as process:
+        out, err = process.communicate(timeout=300)
     assert out, err
     return out
 
@@ -84,17 +86,16 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_pat
     whole = (tmp_path / "straight" / "epochs.txt").read_text().splitlines()
     folder, generator, kept = tmp_path / "killed", random.Random(0), []
     for _ in range(KILLS):
-        process = start(folder)
-        time.sleep(generator.uniform(0.05, 1.5))
-        process.kill()
-        process.wait()
+        with start(folder) as process:
+            time.sleep(generator.uniform(0.05, 1.5))
+            process.kill()
         if (folder / "study.db").exists():
             now = numbers_in(folder)
             assert set(kept) <= set(now), "a trial that had ended was lost"
             kept = now
     assert finish(folder) == straight
     assert sorted(numbers_in(folder)) == list(range(32))
-    # What was written after the last checkpoint is trained again, so an end may be seen twice around a kill, never more.
+    # What came after the last checkpoint is trained again, so an end may be seen twice around a kill, never more.
     ends = Counter(line for line in (folder / "epochs.txt").read_text().splitlines() if line.endswith(": 60"))
     assert set(ends) == {line for line in whole if line.endswith(": 60")}
     assert sum(ends.values()) <= len(ends) + 2 * KILLS

@@ -6,7 +6,7 @@ import json
 import shlex
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -16,7 +16,7 @@ from poise.cli._progress import showing_progress
 from poise.cli._tables import print_table
 
 if TYPE_CHECKING:
-    from poise import FitResult, Quality, SearchNote
+    from poise import FitResult, SearchNote
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def run_fit(options: FitOptions) -> None:
             time_limit="auto" if options.time is None else options.time,
             seed=options.seed,
             recipe=read_recipe(options.recipe),
-            quality=cast("Quality", options.quality),  # checked by `fit`
+            quality=cast(Any, options.quality),  # checked by `fit`
             resume=options.resume,
             progress=progress,
         )

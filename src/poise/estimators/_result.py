@@ -67,6 +67,10 @@ class MemberNote:
         num_networks: One for each fold.
         val_loss: Mean over the folds.
         recipe_toml: The recipe.
+
+    Example:
+        >>> MemberNote(3, "layer norm", weight=0.5, num_networks=5, val_loss=0.41, recipe_toml="").weight
+        0.5
     """
 
     trial: int
@@ -93,6 +97,14 @@ class SearchNote:
         single_loss: As `loss`, of the best single recipe.
         seconds: That the search took.
         members: The heaviest first.
+
+    Example:
+        >>> import polars
+        >>> from poise import fit
+        >>> table = polars.DataFrame({"x": [i % 13 for i in range(90)], "z": ["a", "b"] * 45})
+        >>> note = fit(table, target="z", quality="fast").search
+        >>> note.num_trials, note.num_folds
+        (8, 1)
     """
 
     num_trials: int
