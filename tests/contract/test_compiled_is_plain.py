@@ -102,7 +102,8 @@ EVERYTHING = (
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_everything_at_once(kind):
-    network = replace(STREAM, depth=3, num_bins=4, numeric="quantile", activation="gelu", init="data")
+    learned = {"num_bins": 4, "num_frequencies": 3, "parametric": True, "input_scale": True, "init": "data"}
+    network = replace(STREAM, depth=3, numeric="quantile", activation="gelu", **learned)
     optimizer = AdamW(lr=CosLog(0.01), beta1=0.85, beta2=0.95, eps=1e-6, bias_lr=0.3)
     assert_same(recipe_of(*EVERYTHING, network=network, optimizer=optimizer), kind, make_data(kind, weighted=True))
 
@@ -137,6 +138,30 @@ def test_waves_of_numbers(columns, residual):
     for network in (replace(NETWORK, **waves), replace(NETWORK, num_bins=3, **waves)):
         assert_same(recipe_of(*methods, network=network, budget=Budget(6, 16)), "multiclass", data)
     assert_same(recipe_of(network=replace(NETWORK, **waves), optimizer=AdamW(bias_lr=0.3)), "multiclass", data)
+
+
+NORMED = ((), (BatchNorm(),), (BatchNorm(ghost_size=5, affine=False),), (LayerNorm(),))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("norm", NORMED, ids=["bare", "batch", "ghost", "layer"])
+def test_every_parametric_activation_with_every_norm(activation, norm, residual):
+    network = replace(NETWORK, activation=activation, residual=residual, parametric=True)
+    state = assert_same(recipe_of(*norm, Dropout(p=0.2, where="all"), network=network, budget=Budget(6, 16)))
+    assert state.step == 30
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("columns", [(), ("x0",), ("group",)], ids=str)
+def test_scales_of_the_inputs(columns, residual):
+    """Before and behind noise, bins, waves and categories; also where nothing else of the input learns."""
+    data = make_data("multiclass", columns=columns, weighted=True)
+    own = {"input_scale": True, "residual": residual}
+    for network in (replace(NETWORK, **own), replace(NETWORK, num_bins=3, num_frequencies=2, parametric=True, **own)):
+        methods = (LayerNorm(), Dropout(p=0.2, input_p=0.2), GaussianNoise(std=0.1), Mixup(alpha=0.5))
+        assert_same(recipe_of(*methods, network=network, budget=Budget(6, 16)), "multiclass", data)
+        assert_same(recipe_of(network=network, budget=Budget(6, 16)), "multiclass", data)
 
 
 # Two or three rows normalize each other to almost ±1, whatever they are. What is left of the gradient is a difference

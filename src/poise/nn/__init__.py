@@ -1,11 +1,12 @@
 """Layers and networks. Where torch has the layer, the state_dict is torch's."""
 
-from poise.nn._activation import ACTIVATIONS, make_activation
+from poise.nn._activation import ACTIVATIONS, ParametricActivation, make_activation
 from poise.nn._as_one_batch import backward_as_one_batch
 from poise.nn._batch_norm import BatchNorm
 from poise.nn._domain import use_domain
 from poise.nn._dropout import AlphaDropout, ChannelDropout, Dropout, DropPath, GaussianNoise
 from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
+from poise.nn._feature_scale import FeatureScale
 from poise.nn._fused import NormActDropout
 from poise.nn._linear import Linear
 from poise.nn._mlp import MLP, ResidualBlock, SiteKind, Structure
@@ -23,10 +24,12 @@ __all__ = [
     "ChannelDropout",
     "DropPath",
     "Dropout",
+    "FeatureScale",
     "GaussianNoise",
     "LayerNorm",
     "Linear",
     "NormActDropout",
+    "ParametricActivation",
     "PeriodicEmbedding",
     "PiecewiseLinear",
     "ResidualBlock",

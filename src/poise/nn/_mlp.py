@@ -9,8 +9,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from poise._random import Key
-from poise.nn._activation import make_activation
+from poise.nn._activation import ParametricActivation, make_activation
 from poise.nn._batch_norm import BatchNorm
+from poise.nn._feature_scale import FeatureScale
 from poise.nn._linear import Linear
 from poise.nn._stochastic import fresh_key
 
@@ -32,6 +33,8 @@ class Structure:
         depth: Hidden layers or residual blocks, ≥ 1.
         activation: Name of the nonlinearity.
         residual: Whether blocks add to a stream.
+        parametric: Whether units learn how much they bend, see `ParametricActivation`.
+        input_scale: Whether inputs have learned scales, see `FeatureScale`.
 
     Example:
         >>> Structure(width=64, depth=2).depth
@@ -42,6 +45,14 @@ class Structure:
     depth: int = 3
     activation: str = "relu"
     residual: bool = False
+    parametric: bool = False
+    input_scale: bool = False
+
+    def make_activation(self) -> nn.Module:
+        """The nonlinearity of a hidden layer."""
+        if self.parametric:
+            return ParametricActivation(self.activation, self.width)
+        return make_activation(self.activation)
 
 
 class MLP(nn.Sequential):
@@ -49,7 +60,8 @@ class MLP(nn.Sequential):
 
     Plain: [Linear, norm, activation, hidden] times depth, Linear.
     Residual: Linear, [x + branch(Linear(hidden(activation(Linear(norm(x))))))] times depth, activation, Linear.
-    A Linear that feeds a batch normalization has no bias, which the normalization would remove again.
+    Learned scales of the inputs come before the first Linear. A Linear that feeds a batch normalization has no bias,
+    which the normalization would remove again.
 
     Args:
         in_features: D, ≥ 1.
@@ -79,6 +91,8 @@ class MLP(nn.Sequential):
         super().__init__()
         structure, key = structure or Structure(), key or fresh_key()
         self._add("input", layers("input", in_features, 0))
+        if structure.input_scale:
+            self._add("scale", FeatureScale(in_features))
         width = self._add_hidden(in_features, structure, layers, key)
         self._add("output", Linear(width, out_features, key=key.stream("output")))
 
@@ -89,11 +103,11 @@ class MLP(nn.Sequential):
         for block in range(depth):
             name, own = f"block{block}", key.stream(f"block{block}")
             if structure.residual:
-                self._add(name, ResidualBlock(width, block, structure.activation, layers=layers, key=own))
+                self._add(name, ResidualBlock(structure, block, layers=layers, key=own))
             else:
                 self._add(name, _plain_block(in_features if block == 0 else width, block, structure, layers, own))
         if structure.residual:
-            self._add("activation", make_activation(structure.activation))
+            self._add("activation", structure.make_activation())
         return width
 
     def _add(self, name: str, layer: nn.Module | None) -> None:
@@ -105,7 +119,7 @@ def _plain_block(in_features: int, block: int, structure: Structure, layers: Lay
     width = structure.width
     norm, hidden = layers("norm", width, block), layers("hidden", width, block)
     linear = Linear(in_features, width, bias=not _starts_with_batch_norm(norm), key=key)
-    found = {"linear": linear, "norm": norm, "activation": make_activation(structure.activation), "hidden": hidden}
+    found = {"linear": linear, "norm": norm, "activation": structure.make_activation(), "hidden": hidden}
     sequence = nn.Sequential()
     for name, layer in found.items():
         if layer is not None:
@@ -122,9 +136,8 @@ class ResidualBlock(nn.Module):
     """x + branch(Linear(hidden(activation(Linear(norm(x)))))).
 
     Args:
-        width: Features of the stream.
+        structure: Width of the stream, and the nonlinearity.
         block: Number of the block, from 0.
-        activation: Name of the nonlinearity.
         layers: Supplies the regularizing layers.
         key: Names the initial weights.
 
@@ -133,19 +146,19 @@ class ResidualBlock(nn.Module):
 
     Example:
         >>> import torch
-        >>> ResidualBlock(4, 0, "relu", layers=no_layers, key=Key(0))(torch.zeros(2, 4)).shape
+        >>> ResidualBlock(Structure(width=4), 0, layers=no_layers, key=Key(0))(torch.zeros(2, 4)).shape
         torch.Size([2, 4])
 
     Reference: He et al., "Identity mappings in deep residual networks", ECCV 2016. Gorishniy et al., "Revisiting deep
     learning models for tabular data", NeurIPS 2021.
     """
 
-    def __init__(self, width: int, block: int, activation: str, *, layers: Layers, key: Key) -> None:
+    def __init__(self, structure: Structure, block: int, *, layers: Layers, key: Key) -> None:
         super().__init__()
-        identity = nn.Identity
+        identity, width = nn.Identity, structure.width
         self.norm = layers("norm", width, block) or identity()
         self.linear1 = Linear(width, width, key=key.stream("linear1"))
-        self.activation = make_activation(activation)
+        self.activation = structure.make_activation()
         self.hidden = layers("hidden", width, block) or identity()
         self.linear2 = Linear(width, width, key=key.stream("linear2"))
         self.branch = layers("branch", width, block) or identity()

@@ -93,11 +93,13 @@ class Network:
         num_frequencies: Learned waves of each number, which the network reads beside it; 0 for none.
         frequency_scale: Standard deviation of the first frequencies, in periods per scaled number, ≥ 0.
         periodic_dim: What the waves of a number become, ≥ 1.
+        parametric: Whether units learn how much they bend.
+        input_scale: Whether inputs have learned scales.
         init: "kaiming" (as torch's linear layers) or "data" (units of variance 1 that bend among the training rows).
 
     Example:
-        >>> Network(width=128, depth=2).structure
-        Structure(width=128, depth=2, activation='relu', residual=False)
+        >>> Network(width=128, depth=2).structure.width
+        128
     """
 
     width: int = 256
@@ -110,6 +112,8 @@ class Network:
     num_frequencies: int = 0
     frequency_scale: float = 0.1
     periodic_dim: int = 3
+    parametric: bool = False
+    input_scale: bool = False
     init: str = "kaiming"
 
     def __post_init__(self) -> None:
@@ -121,12 +125,13 @@ class Network:
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
         check_choice("numeric", self.numeric, ("robust", "quantile"))
         check_choice("init", self.init, ("kaiming", "data"))
-        check_type("residual", self.residual, bool)
+        for name in ("residual", "parametric", "input_scale"):
+            check_type(name, getattr(self, name), bool)
 
     @property
     def structure(self) -> Structure:
         """The hidden part."""
-        return Structure(self.width, self.depth, self.activation, self.residual)
+        return Structure(self.width, self.depth, self.activation, self.residual, self.parametric, self.input_scale)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def test_residual_network_is_its_formula():
 
 
 def test_a_residual_block_whose_branch_is_silent_is_the_identity():
-    block = ResidualBlock(4, 0, "relu", layers=no_layers, key=Key(0))
+    block = ResidualBlock(Structure(width=4), 0, layers=no_layers, key=Key(0))
     block.linear2.weight.data.zero_()
     block.linear2.bias.data.zero_()
     x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

@@ -19,6 +19,8 @@ FAULTS = [
     (Network, "depth", [0, None]),
     (Network, "embedding_dim", [0]),
     (Network, "num_bins", [-1, 1.0]),
+    (Network, "parametric", [1, "yes"]),
+    (Network, "input_scale", [0, None]),
     (Network, "init", ["he", None, 1]),
     (Network, "num_frequencies", [-1, 2.0]),
     (Network, "frequency_scale", [-0.1, "1", float("nan")]),

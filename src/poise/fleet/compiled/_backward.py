@@ -11,6 +11,7 @@ from poise.fleet.compiled._program import (
     ACCUMULATE,
     ACTIVATION,
     ADD,
+    ALPHA,
     BIAS,
     CHAIN,
     CODE,
@@ -23,6 +24,8 @@ from poise.fleet.compiled._program import (
     NOISE,
     NORM,
     OTHER,
+    RATE,
+    SCALE,
     SOURCE,
     SOURCE_GRAD,
     SOURCE_WIDTH,
@@ -48,7 +51,7 @@ from poise.fleet.compiled._values import (
     operation,
     value,
 )
-from poise.kernels.cpu._activation import activate_backward
+from poise.kernels.cpu._activation import activate_backward, activate_in_part_backward
 from poise.kernels.cpu._columns import (
     affine_columns,
     batch_norm_backward,
@@ -63,7 +66,7 @@ from poise.kernels.cpu._norm import (
     scale_columns_backward,
     slope_and_shift,
 )
-from poise.kernels.cpu._view import flat, part
+from poise.kernels.cpu._view import flat, matrix, part
 
 
 @inner
@@ -78,7 +81,7 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
         wanted = op[FIRST] < op[SOURCE_WIDTH]
         if code == LINEAR:
             _linear_backward(op, state, buffers, x, g, gx)
-        elif code == CHAIN and (wanted or op[NORM] != NO_NORM):
+        elif code == CHAIN and (wanted or op[NORM] != NO_NORM or op[ALPHA] >= 0):
             _chain_backward(op, program, state, buffers, x, g, strengths)
             _pass_on(op, g, gx)
         elif code == DROP_PATH and wanted:
@@ -87,6 +90,9 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
                 for r in range(rows):
                     for j in range(g.shape[1]):
                         g[r, j] *= mask[r]
+            _pass_on(op, g, gx)
+        elif code == SCALE:
+            _scale_backward(op, program, state, x, g)
             _pass_on(op, g, gx)
         elif code == ADD:
             other = value(buffers.grads, program, op[OTHER], rows, op[WIDTH])
@@ -125,6 +131,30 @@ def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any)
 
 
 @inner
+def _scale_backward(op: Any, program: Any, state: Any, x: Any, g: Any) -> None:
+    """g ← the gradient of x."""
+    weight, grad = part(state.weights, op[ALPHA], op[WIDTH]), part(state.grad, op[ALPHA], op[WIDTH])
+    one, rate = g.dtype.type(1), g.dtype.type(program.constants[op[RATE]])
+    for r in range(g.shape[0]):
+        for j in range(g.shape[1]):
+            grad[j] += rate * g[r, j] * x[r, j]
+            g[r, j] *= one + rate * weight[j]
+
+
+@inner
+def _bend_backward(op: Any, program: Any, state: Any, buffers: Any, u: Any, g: Any) -> None:
+    """g ← the gradient of u, which the nonlinearity read."""
+    if op[ALPHA] < 0:
+        activate_backward(op[ACTIVATION], flat(u), flat(g))
+        return
+    width = op[WIDTH]
+    weight, grad = part(state.weights, op[ALPHA], width), part(state.grad, op[ALPHA], width)
+    # The first two rows may hold slope and shift of a normalization.
+    spare, rate = part(buffers.rows, 2 * width, 2 * width), program.constants[op[RATE]]
+    activate_in_part_backward(op[ACTIVATION], u, g, weight, rate, grad, spare)
+
+
+@inner
 def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: Any, strengths: Any) -> None:
     """g ← the gradient of x."""
     rows, width, grads = x.shape[0], op[WIDTH], flat(g)
@@ -134,7 +164,7 @@ def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: 
         for i in range(grads.size):
             grads[i] *= mask[i]
     if op[NORM] == NO_NORM:
-        activate_backward(op[ACTIVATION], flat(x), grads)
+        _bend_backward(op, program, state, buffers, x, g)
         return
     weight, bias = affine_of(op, state.weights, buffers.scratch)
     weight_grad, bias_grad = affine_grads_of(op, state.grad, buffers.scratch)
@@ -142,8 +172,8 @@ def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: 
     # What the activation read is computed once more, over the value that it wrote and that is not needed any longer.
     u = value(buffers.values, program, op[TARGET], rows, width)
     if op[NORM] == LAYER_NORM:
-        layer_norm(x, rows, mean, rstd, weight, bias, program.eps[op[EPS]], u)
-        activate_backward(op[ACTIVATION], flat(u), grads)
+        layer_norm(x, rows, mean, rstd, weight, bias, program.constants[op[EPS]], u)
+        _bend_backward(op, program, state, buffers, u, g)
         layer_norm_backward(x, g, rows, mean, rstd, weight, weight_grad, bias_grad)
         return
     slope, shift = part(buffers.rows, 0, width), part(buffers.rows, width, width)
@@ -162,8 +192,9 @@ def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: 
             )
         else:
             affine_columns(x, u, first, last, slope, shift, mask)
-            start, count = first * width, (last - first) * width
-            activate_backward(op[ACTIVATION], part(u, start, count), part(g, start, count))
+            start, number = first * width, last - first
+            own_u, own_g = matrix(u, start, number, width), matrix(g, start, number, width)
+            _bend_backward(op, program, state, buffers, own_u, own_g)
             if rows > 1:
                 batch_norm_backward(
                     x, g, first, last, center, scale, weight, weight_grad, bias_grad, slope, shift, mask

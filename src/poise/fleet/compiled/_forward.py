@@ -10,6 +10,7 @@ from poise.fleet.compiled._products import forward_product
 from poise.fleet.compiled._program import (
     ACTIVATION,
     ADD,
+    ALPHA,
     ALPHA_DROPOUT,
     BIAS,
     CHAIN,
@@ -23,7 +24,9 @@ from poise.fleet.compiled._program import (
     NOISE,
     NORM,
     OTHER,
+    RATE,
     RUNNING,
+    SCALE,
     SOURCE,
     SOURCE_WIDTH,
     STREAM,
@@ -47,7 +50,7 @@ from poise.fleet.compiled._values import (
     operation,
     value,
 )
-from poise.kernels.cpu._activation import activate
+from poise.kernels.cpu._activation import activate, activate_in_part
 from poise.kernels.cpu._columns import (
     affine_columns,
     affine_relu_columns,
@@ -93,6 +96,8 @@ def forward(
                 for r in range(rows):
                     for j in range(y.shape[1]):
                         y[r, j] *= mask[r]
+        elif code == SCALE:
+            _scale_features(op, program, state, x, y)
         elif code == ADD:
             other = value(buffers.values, program, op[OTHER], rows, op[WIDTH])
             for r in range(rows):
@@ -130,13 +135,25 @@ def chain(
         copy(x, y)
     else:
         _normalize(op, program, state, buffers, x, y, mask, fusion, training)
-    if fusion == NORM_ALONE:
+    if fusion == NORM_ALONE and op[ALPHA] >= 0:
+        weight, spare = part(state.weights, op[ALPHA], op[WIDTH]), part(buffers.rows, 2 * op[WIDTH], op[WIDTH])
+        activate_in_part(op[ACTIVATION], y, weight, program.constants[op[RATE]], spare)
+    elif fusion == NORM_ALONE:
         activate(op[ACTIVATION], values)
     if dropping and op[DROP] == ALPHA_DROPOUT:
         _alpha_drop(values, mask, strengths[op[STRENGTH]])
     elif dropping and fusion != NORM_RELU_DROPOUT:
         for i in range(values.size):
             values[i] *= mask[i]
+
+
+@inner
+def _scale_features(op: Any, program: Any, state: Any, x: Any, y: Any) -> None:
+    weight, number = part(state.weights, op[ALPHA], op[WIDTH]), x.dtype.type
+    one, rate = number(1), number(program.constants[op[RATE]])
+    for r in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            y[r, j] = x[r, j] * (one + rate * weight[j])
 
 
 @inner
@@ -160,7 +177,7 @@ def _alpha_drop(y: Any, mask: Any, p: float) -> None:
 def _normalize(
     op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, mask: Any, fusion: int, training: int
 ) -> None:
-    rows, width, eps = x.shape[0], op[WIDTH], program.eps[op[EPS]]
+    rows, width, eps = x.shape[0], op[WIDTH], program.constants[op[EPS]]
     slope, shift = part(buffers.rows, 0, width), part(buffers.rows, width, width)
     weight, bias = affine_of(op, state.weights, buffers.scratch)
     mean, rstd = moments_of(op, program, buffers)

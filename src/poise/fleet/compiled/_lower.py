@@ -107,7 +107,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
     optimizer = plan.recipe.optimizer
     program = Program(
         ops=net.ops,
-        eps=np.array(net.eps, dtype=np.float64),
+        constants=np.array(net.constants, dtype=np.float64),
         sizes=sizes,
         tables=_table(net.tables, 4),
         waves=_table(net.waves, codes.NUM_WAVES),
@@ -201,7 +201,7 @@ def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: in
         "masks": capacity * total_width,
         "moments": 2 * num_norms * int(sizes[codes.MOMENTS_SIZE]),
         "transposed": largest + widest,
-        "rows": 2 * widest,
+        "rows": 4 * widest,
         "pairs": max(capacity, widest) * (widest + 2),
         "scratch": max(_TILE, capacity * widest, 4 * widest, capacity * waves),
         "bits": 2 * capacity * max(widest, kinds, 1) + 8,

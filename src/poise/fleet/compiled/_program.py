@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 # What a row of `Program.ops` does, in column CODE.
-LINEAR, CHAIN, NOISE, DROP_PATH, ADD = range(5)
+LINEAR, CHAIN, NOISE, DROP_PATH, ADD, SCALE = range(6)
 # Its columns. Offsets of values are in columns of the batch, those of parameters in numbers; -1 where there is none.
 (
     CODE,
@@ -31,11 +31,13 @@ LINEAR, CHAIN, NOISE, DROP_PATH, ADD = range(5)
     FIRST,  # first column of the source whose gradient is needed; SOURCE_WIDTH for none
     MOMENTS,  # offset of mean and rstd in `Buffers.moments`, in units of their largest size
     OTHER,  # ADD: offset of the second value
-    EPS,  # index in `Program.eps`
+    EPS,  # index in `Program.constants`
     SOURCE_GRAD,  # offset of the gradient of the source in `Buffers.grads`
     TARGET_GRAD,
+    ALPHA,  # offset of what is learned of a nonlinearity or of a scale
+    RATE,  # of it, an index in `Program.constants`
     NUM_COLUMNS,
-) = range(22)
+) = range(24)
 NO_NORM, BATCH_NORM, LAYER_NORM = range(3)
 NUM_WAVES = 7  # columns of `Program.waves`
 NO_DROP, DROPOUT, ALPHA_DROPOUT = range(3)
@@ -53,7 +55,7 @@ class Program(NamedTuple):
 
     Args:
         ops: (number of operations, NUM_COLUMNS): the network in order of execution.
-        eps: Added to variances.
+        constants: Numbers that are added to variances, and rates of what is learned.
         sizes: See `Sizes`.
         tables: (category columns, 4): offset of the table, rows, its width, column of the input value.
         waves: (0 or 1, NUM_WAVES): features, frequencies and outputs of each, offsets of frequencies, weight and bias,
@@ -70,7 +72,7 @@ class Program(NamedTuple):
     """
 
     ops: Any
-    eps: Any
+    constants: Any
     sizes: Any
     tables: Any
     waves: Any

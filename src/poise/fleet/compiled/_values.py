@@ -6,6 +6,7 @@ from typing import Any
 
 from poise.fleet.compiled._program import (
     ACTIVATION,
+    ALPHA,
     BATCH_NORM,
     BIAS,
     CAPACITY,
@@ -84,7 +85,7 @@ def drops(op: Any, strengths: Any) -> Any:
 @inner
 def fusion_of(op: Any, dropping: bool) -> int:
     """How much of a chain is done in one pass over its columns."""
-    if op[NORM] != BATCH_NORM or op[ACTIVATION] != RELU:
+    if op[NORM] != BATCH_NORM or op[ACTIVATION] != RELU or op[ALPHA] >= 0:
         return NORM_ALONE
     return NORM_RELU_DROPOUT if dropping and op[DROP] == DROPOUT else NORM_RELU
 

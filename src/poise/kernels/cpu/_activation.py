@@ -1,4 +1,4 @@
-"""Nonlinearities on flat vectors, in place."""
+"""Nonlinearities in place, on flat vectors, and by a learned part on matrices."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._math import exp, expm1, normal_cdf, normal_pdf, sigmoid, tanh
 from poise.kernels.cpu._vector import select
+from poise.kernels.cpu._view import part
 
 IDENTITY, RELU, LEAKY_RELU, GELU, SILU, SELU, TANH, MISH = range(8)
 CODES = {
@@ -95,3 +96,38 @@ def activate_backward(code: int, u: Any, g: Any) -> None:
             n = e * (e + two)
             # tanh(softplus(u)) = n / (n + 2), and its derivative is 4 e (e + 1) / (n + 2)².
             g[i] *= n / (n + two) + v * (four * e * (e + one) / ((n + two) * (n + two)))
+
+
+@inner
+def activate_in_part(code: int, y: Any, weight: Any, rate: float, spare: Any) -> None:
+    """y_j ← y_j + α_j (act(y_j) - y_j), α_j = 1 + rate · weight_j, by rows; `spare` holds a row."""
+    rows, width = y.shape
+    one, factor, bent = y.dtype.type(1), y.dtype.type(rate), part(spare, 0, width)
+    for r in range(rows):
+        row = part(y, r * width, width)
+        for j in range(width):
+            bent[j] = row[j]
+        activate(code, bent)
+        for j in range(width):
+            row[j] += (one + factor * weight[j]) * (bent[j] - row[j])
+
+
+@inner
+def activate_in_part_backward(
+    code: int, u: Any, g: Any, weight: Any, rate: float, weight_grad: Any, spare: Any
+) -> None:
+    """g ← the gradient of u; adds to that of the weight; `spare` holds two rows."""
+    rows, width = g.shape
+    one, factor = g.dtype.type(1), g.dtype.type(rate)
+    bent, slope = part(spare, 0, width), part(spare, width, width)
+    for r in range(rows):
+        row, grad = part(u, r * width, width), part(g, r * width, width)
+        for j in range(width):
+            bent[j] = row[j]
+        activate(code, bent)
+        for j in range(width):
+            weight_grad[j] += factor * grad[j] * (bent[j] - row[j])
+            slope[j] = (one + factor * weight[j]) * grad[j]
+        activate_backward(code, row, slope)
+        for j in range(width):
+            grad[j] = slope[j] - factor * weight[j] * grad[j]
