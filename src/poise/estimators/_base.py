@@ -15,17 +15,17 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, column_or_1d, validate_data
 
-from poise._checks import Interval, check_choice, check_real
+from poise._checks import Interval, check_choice, check_real, check_type
 from poise._errors import ConfigError, DataError
-from poise.data import Schema, as_table, infer_schema
-from poise.ensemble import Average
+from poise.data import Schema, as_table, check_columns, infer_schema
+from poise.ensemble import EnsembleStrategy, Predicts, TrainedEnsemble
 from poise.estimators._bundle import save_bundle
 from poise.estimators._candidates import Candidates, Trained, TrainingOptions, train_candidates
 from poise.estimators._search import search_candidates
 from poise.fleet import Engine
 from poise.recipe import Recipe, known, validate_recipe
-from poise.train import Dataset, Epoch, Predictor, Task
-from poise.tuning import QUALITIES, Quality, TableSearch, feature_schema
+from poise.train import Dataset, Epoch, Task
+from poise.tuning import QUALITIES, Quality, TableSearch, feature_schema, merge_equal_rows
 
 _MIN_ROWS = 2
 
@@ -37,6 +37,7 @@ class PoiseEstimator(BaseEstimator):
         recipe: A Recipe, the name of a known one, or "auto" to search for the recipes that suit the table and average
             the networks that together predict best.
         quality: How much a search tries: "fast", "default" or "best".
+        ensemble: How a given recipe is trained, such as `Bagging(20)`; None for a single network.
         val_fraction: Share of the rows for early stopping and choice where there are no folds, in (0, 1).
         time_limit: Seconds for the whole fit, > 0, or None.
         random_state: Seed, as scikit-learn takes it.
@@ -47,12 +48,14 @@ class PoiseEstimator(BaseEstimator):
         *,
         recipe: Recipe | str = "auto",
         quality: Quality = "default",
+        ensemble: EnsembleStrategy | None = None,
         val_fraction: float = 0.2,
         time_limit: float | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.recipe = recipe
         self.quality = quality
+        self.ensemble = ensemble
         self.val_fraction = val_fraction
         self.time_limit = time_limit
         self.random_state = random_state
@@ -86,19 +89,50 @@ class PoiseEstimator(BaseEstimator):
             raise DataError(f"Two rows are the least to learn from, but got n_samples = {table.height}.")
         task, target = self._encode_target(y)
         data = Dataset(table, schema, target, self._checked_weight(sample_weight, table.height))
+        if self.ensemble is not None:
+            return self._fit_ensemble(data, task, recipes, options)
         if recipes is None:
             return self._adopt(search_candidates(data, task, options))
         return self._adopt(train_candidates(data, task, recipes, options))
 
+    def _fit_ensemble(
+        self, data: Dataset, task: Task, recipes: Mapping[str, Recipe] | None, options: TrainingOptions
+    ) -> Self:
+        check_type("ensemble", self.ensemble, EnsembleStrategy)
+        if self.ensemble is None or recipes is None:
+            raise ConfigError(
+                "`ensemble` says how a given recipe is trained, but recipe='auto' searches and makes its own.",
+                where="`recipe`",
+                repair="Give `recipe`, or leave `ensemble` out.",
+            )
+        recipe = next(iter(recipes.values()))
+        check_columns(data.schema, data.table)  # before rows are merged, so that a message counts rows as they came
+        self.ensemble_: TrainedEnsemble = self.ensemble.train(
+            merge_equal_rows(data),
+            task,
+            recipe,
+            seed=options.seed,
+            val_fraction=options.val_fraction,
+            engines=options.engines,
+        )
+        members = self.ensemble_.members
+        self._compare(tuple(Trained(one.plan, one.state, one.predictor) for one in members), None)
+        self._serve(recipe, self.ensemble_.predictor, tuple(members[0].state.history))
+        self.chosen_ = type(self.ensemble).__name__
+        return self
+
     def _adopt(self, candidates: Candidates) -> Self:
         """Take over what a training found."""
-        self.candidates_: tuple[Trained, ...] = candidates.trained
-        self.search_: TableSearch | None = candidates.search
+        self._compare(candidates.trained, candidates.search)
         self._serve(candidates.chosen.plan.recipe, candidates.served, candidates.chosen.history)
         self.chosen_ = candidates.name
         return self
 
-    def _serve(self, recipe: Recipe, predictor: Predictor | Average, history: tuple[Epoch, ...]) -> None:
+    def _compare(self, trained: tuple[Trained, ...], search: TableSearch | None) -> None:
+        self.candidates_ = trained
+        self.search_ = search
+
+    def _serve(self, recipe: Recipe, predictor: Predicts, history: tuple[Epoch, ...]) -> None:
         """Predict with this network or ensemble from now on."""
         self.recipe_ = recipe
         self.predictor_ = predictor

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 from safetensors import SafetensorError
 
 from poise._errors import BundleError, PoiseError
-from poise.ensemble import Average
+from poise.ensemble import Predicts
 from poise.estimators._served import pack
 from poise.recipe import Recipe, to_toml
-from poise.train import Epoch, Predictor, pack_tensors, remove_leftovers, to_json, write_atomically
+from poise.train import Epoch, pack_tensors, remove_leftovers, to_json, write_atomically
 
 FORMAT = 2
 TENSORS, MODEL = "weights.safetensors", "model.json"
@@ -26,7 +26,7 @@ _MANIFEST = "manifest.json"
 class Fitted(Protocol):
     """What a bundle keeps of an estimator; classes and feature names only where it has them."""
 
-    predictor_: Predictor | Average
+    predictor_: Predicts
     recipe_: Recipe
     chosen_: str
     history_: tuple[Epoch, ...]

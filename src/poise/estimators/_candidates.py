@@ -9,7 +9,7 @@ from pathlib import Path
 
 from poise._errors import DataError, TrainingError
 from poise.data import check_columns
-from poise.ensemble import Average
+from poise.ensemble import Average, Predicts
 from poise.fleet import Engine, Fleet, preparation, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
@@ -63,7 +63,7 @@ class Candidates:
         return found if found is not None and len(found.members) > 1 else None
 
     @property
-    def served(self) -> Predictor | Average:
+    def served(self) -> Predicts:
         """What predicts from now on."""
         return self.ensemble or self.chosen.predictor
 

@@ -24,17 +24,19 @@ class PoiseClassifier(ClassifierMixin, PoiseEstimator):
         recipe: A Recipe, the name of a known one, or "auto" to search for the recipes that suit the table and average
             the networks that together predict best.
         quality: How much a search tries: "fast", "default" or "best".
+        ensemble: How a given recipe is trained, such as `Bagging(20)`; None for a single network.
         val_fraction: Share of the rows for early stopping and choice where there are no folds, in (0, 1).
         time_limit: Seconds for the whole fit, > 0, or None.
         random_state: Seed, as scikit-learn takes it.
 
     Attributes:
         classes_: (C,) labels, sorted.
-        chosen_: Name of the chosen recipe, or "ensemble".
+        chosen_: Name of the chosen recipe, "ensemble", or the kind of ensemble that was asked for.
         recipe_: The chosen recipe; of an ensemble that of its best network.
         history_: One record an epoch of the chosen or best network.
         candidates_: The networks that were compared.
         search_: What a search found: trials, members and what their average is worth on rows that did not choose.
+        ensemble_: What training an ensemble brought: members, predictions for rows that they have not seen.
         feature_names_in_: Column names, if X was a frame.
         n_features_in_: Number of columns.
 

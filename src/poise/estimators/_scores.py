@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from poise._random import Key
-from poise.ensemble import Average
+from poise.ensemble import Average, Predicts
 from poise.estimators._baseline import NAME, Baseline
 from poise.estimators._bootstrap import Statistic, bootstrap
 from poise.estimators._candidates import BEST, ENSEMBLE, Candidates, Trained
 from poise.estimators._result import Candidate, Interval
 from poise.recipe import SOURCES, to_toml
-from poise.train import Dataset, Predictor, Task
+from poise.train import Dataset, Task
 from poise.tuning import TableSearch
 
 _TINY = 1e-15  # a probability of zero costs 34.5 nats, not infinitely many
@@ -69,7 +69,7 @@ def score_candidates(candidates: Candidates, baseline: Baseline, test: Dataset, 
     """
     judge = _Judge(candidates.chosen.plan.task, candidates.chosen.state.target_scale**2)
     ensemble = candidates.ensemble
-    models: list[Predictor | Average] = [
+    models: list[Predicts] = [
         *(one.predictor for one in candidates.trained),
         *([] if ensemble is None else [ensemble]),
     ]

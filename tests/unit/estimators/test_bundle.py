@@ -7,8 +7,23 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load as unpack_tensors
 
-from poise import Budget, BundleError, Network, PoiseClassifier, PoiseRegressor, Recipe, load
+from poise import (
+    Bagging,
+    Boosting,
+    Budget,
+    BundleError,
+    ConfigError,
+    DeepEnsemble,
+    FoldEnsemble,
+    Network,
+    PoiseClassifier,
+    PoiseRegressor,
+    Recipe,
+    load,
+)
+from poise.estimators._bundle import TENSORS
 from poise.methods import BatchNorm, Dropout
 from poise.train import to_json
 
@@ -163,3 +178,40 @@ def test_a_signed_but_wrong_model_is_refused_or_predicts_finite_numbers(copy):
         except UserWarning as warning:  # the names were removed; scikit-learn says so
             assert "fitted without feature names" in str(warning)
     assert refused > 50
+
+
+@pytest.mark.parametrize(
+    "ensemble",
+    [Bagging(num_members=3), DeepEnsemble(num_members=2), FoldEnsemble(num_folds=2), Boosting(num_rounds=2)],
+    ids=lambda one: type(one).__name__,
+)
+@pytest.mark.parametrize("kind", [PoiseClassifier, PoiseRegressor])
+def test_an_ensemble_is_read_as_it_was_written(tmp_path, ensemble, kind):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 3))
+    y = x[:, 0] + x[:, 1] if kind is PoiseRegressor else np.digitize(x[:, 0] + x[:, 1], [-0.5, 0.5])
+    recipe = Recipe(budget=Budget(4, 32), network=Network(width=8, depth=1))
+    model = kind(recipe=recipe, ensemble=ensemble, random_state=0).fit(x, y)
+    model.save(tmp_path)
+    loaded = load(tmp_path)
+    assert (loaded.predict(x) == model.predict(x)).all()
+    assert loaded.chosen_ == type(ensemble).__name__
+    encoders = {name.split(".")[0] for name in unpack_tensors((tmp_path / TENSORS).read_bytes()) if "encoder" in name}
+    assert len(encoders) == (1 if isinstance(ensemble, DeepEnsemble | Boosting) else len(model.candidates_))
+
+
+def test_a_search_is_read_as_it_was_written(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(150, 3))
+    model = PoiseClassifier(quality="fast", random_state=0).fit(x, x[:, 0] > 0)
+    model.save(tmp_path)
+    assert (load(tmp_path).predict_proba(x) == model.predict_proba(x)).all()
+    assert load(tmp_path).history_ == model.history_
+
+
+def test_an_ensemble_needs_a_recipe():
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    with pytest.raises(ConfigError, match="recipe='auto' searches"):
+        PoiseClassifier(ensemble=Bagging()).fit(x, x[:, 0] > 0)
+    with pytest.raises(ConfigError, match="EnsembleStrategy"):
+        PoiseClassifier(recipe="bare", ensemble="bagging").fit(x, x[:, 0] > 0)
