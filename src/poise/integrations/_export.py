@@ -9,20 +9,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from poise._checks import Interval, check_real
 from poise._errors import ConfigError, ExportError
 from poise.data import check_columns
+from poise.ensemble import Average, Boosted, Predicts
 from poise.estimators import PoiseClassifier, PoiseRegressor, load
 from poise.integrations._capture import Flat, capture, check_weights
 from poise.integrations._extras import need
 from poise.integrations._parity import Session, difference, feed_of, random_tables, similar_rows
 from poise.integrations._table_graph import ColumnInput, build_table_graph, labels_array, table_columns
+from poise.integrations._table_model import TableModel
 from poise.surgery._modes import modes
-from poise.train import write_atomically
+from poise.train import Predictor, write_atomically
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -52,7 +56,7 @@ class Exported:
 
 
 def export(
-    model: nn.Module | PoiseClassifier | PoiseRegressor | str | Path,
+    model: nn.Module | PoiseClassifier | PoiseRegressor | Predictor | Average | Boosted | str | Path,
     path: str | Path,
     *,
     example: Any = None,
@@ -65,17 +69,20 @@ def export(
     in units of the target's standard deviation. The rows are like those of the example, or like those of the training
     table, with gaps and unseen categories. Modes and weights of the model stay as they were.
 
-    A fitted estimator is written with all that it does to a table. Inputs are the raw columns by name, each (B,):
+    A fitted estimator, or a network or ensemble of tables, is written with all that it does to a table; all members of
+    an ensemble stand in the one file. Inputs are the raw columns by name, each (B,):
 
     - numbers: double, NaN where missing;
     - booleans: double, 0, 1, or NaN where missing;
     - dates: int64, microseconds since 1970 in UTC, -2⁶³ (NumPy's NaT) where missing;
     - categories: string, "" (or "None" or "nan") where missing, unless training saw a category of that name.
 
-    Outputs are `label` and `probabilities`, or `prediction` in the units of the target.
+    Outputs are `label` and `probabilities`, or `prediction` in the units of the target. Labels are those of the
+    estimator; a network or ensemble on its own has the codes 0, 1, ….
 
     Args:
-        model: A torch module; or a fitted estimator, or the folder of a run or bundle.
+        model: A torch module; or a fitted estimator, its `predictor_`, what trained an ensemble returned as
+            `predictor`, or the folder of a run or bundle.
         path: File to write; replaced if it exists.
         example: For a torch module: a batch, as a tensor, tuple or dict of what `forward` takes. Tensors whose first
             axis is as long as that of the first tensor have a row for each row.
@@ -108,13 +115,7 @@ def export(
     else:
         if example is not None:
             raise ConfigError("`example` is for torch models; a fitted estimator knows its own columns.")
-        estimator = load(model) if isinstance(model, str | Path) else model
-        if not isinstance(estimator, PoiseClassifier | PoiseRegressor):
-            raise ConfigError(
-                f"`model` must be a torch module, a fitted Poise estimator or a folder, but got "
-                f"{type(estimator).__name__}."
-            )
-        proto, worst, columns = _export_estimator(estimator)
+        proto, worst, columns = _export_table(*_fitted(model))
     if not worst <= tolerance:
         raise ExportError(
             f"onnxruntime's outputs differ from the model's by {worst:.3g}, and {tolerance:g} is allowed. "
@@ -126,6 +127,20 @@ def export(
     inputs, outputs = (tuple(one.name for one in side) for side in (proto.graph.input, proto.graph.output))
     opset = next(one.version for one in proto.opset_import if one.domain == "")
     return Exported(path, opset, inputs, outputs, columns, worst)
+
+
+def _fitted(model: object) -> tuple[Predicts, NDArray[Any] | None]:
+    """What predicts, and the labels; None for a regression."""
+    if isinstance(model, Predictor | Average | Boosted):
+        return model, None if model.task.kind == "regression" else np.arange(max(2, model.task.num_outputs))
+    estimator = load(model) if isinstance(model, str | Path) else model
+    if not isinstance(estimator, PoiseClassifier | PoiseRegressor):
+        raise ConfigError(
+            f"`model` must be a torch module, a fitted Poise estimator, a network or ensemble of tables, or a folder, "
+            f"but got {type(estimator).__name__}."
+        )
+    check_is_fitted(estimator, "predictor_")
+    return estimator.predictor_, estimator.classes_ if isinstance(estimator, PoiseClassifier) else None
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -164,22 +179,21 @@ def _export_module(model: nn.Module, example: Any) -> tuple[ModelProto, float, t
     return proto, worst, ()
 
 
-def _export_estimator(
-    model: PoiseClassifier | PoiseRegressor,
+def _export_table(
+    predictor: Predicts, classes: NDArray[Any] | None
 ) -> tuple[ModelProto, float, tuple[ColumnInput, ...]]:
-    check_is_fitted(model, "predictor_")
-    predictor, columns = model.predictor_, table_columns(model)
-    proto = build_table_graph(model, columns)
+    model = TableModel(predictor)
+    columns = table_columns(model)
+    proto = build_table_graph(model, columns, classes)
     session = Session(_finished(proto))
-    classes = getattr(model, "classes_", None)
     worst = 0.0
-    for table in random_tables(predictor.encoder, columns):
+    for table in random_tables(model.encoders, columns):
         expected, found = (
             predictor.predict(table),
-            session.run(feed_of(check_columns(predictor.encoder.schema, table), columns)),
+            session.run(feed_of(check_columns(model.schema, table), columns)),
         )
         if classes is None:
-            mean, scale = predictor.state.target_mean, predictor.state.target_scale
+            mean, scale = model.mean, model.scale
             worst = max(worst, difference([(expected - mean) / scale], [(found[0] - mean) / scale]))
         else:
             worst = max(worst, difference([expected], found[1:]))

@@ -103,11 +103,11 @@ def similar_rows(example: Mapping[str, Tensor], fixed: Sequence[str]) -> Iterato
         yield batch
 
 
-def random_tables(encoder: Encoder, columns: Sequence[ColumnInput]) -> Iterator[pl.DataFrame]:
+def random_tables(encoders: Sequence[Encoder], columns: Sequence[ColumnInput]) -> Iterator[pl.DataFrame]:
     """Tables of each size like those of the training: with gaps, ties, and categories that were never seen.
 
     Args:
-        encoder: Of the training.
+        encoders: One or more with one schema; each supplies its share of the rows of a column.
         columns: The inputs of the graph.
     """
     for size in BATCHES:
@@ -115,7 +115,7 @@ def random_tables(encoder: Encoder, columns: Sequence[ColumnInput]) -> Iterator[
         cells = {}
         for index, column in enumerate(columns):
             own = key.stream(index)
-            values = _values(encoder, column, own, size)
+            values = _values(encoders, column, own, size)
             has_gaps = bool(column.missing)
             gaps = own.stream("gaps").uniform(size, dtype=torch.float64).numpy() < _GAP_SHARE * has_gaps
             cells[column.column] = pl.Series(values, strict=False).set(pl.Series(gaps), None)
@@ -136,26 +136,32 @@ def feed_of(table: pl.DataFrame, columns: Sequence[ColumnInput]) -> Feed:
     return feed
 
 
-def _values(encoder: Encoder, column: ColumnInput, key: Key, size: int) -> Any:
+def _values(encoders: Sequence[Encoder], column: ColumnInput, key: Key, size: int) -> Any:
+    encoder = encoders[0]
     if column.kind == "boolean":
         return key.uniform(size, dtype=torch.float64).numpy() < 0.5
     if column.kind == "category":
-        names = [one.name for one in encoder.schema.of("category")]
-        buckets = encoder.buckets[names.index(column.column)]
-        known = [*buckets.kept, *buckets.rare, _UNSEEN]
+        place = [one.name for one in encoder.schema.of("category")].index(column.column)
+        seen = {name for one in encoders for name in (*one.buckets[place].kept, *one.buckets[place].rare)}
+        known = [*sorted(seen), _UNSEEN]
         return [known[int(share * len(known))] for share in key.uniform(size, dtype=torch.float64).tolist()]
     names = [one.name for one in (*encoder.schema.of("number"), *encoder.schema.of("date"))]
     place = names.index(column.column)
     if column.kind == "number":
-        return _numbers(encoder, place, key, size)
+        return _numbers(encoders, place, key, size)
     numbers = len(encoder.schema.of("number"))
-    days = np.clip(_numbers(encoder, numbers + 2 * (place - numbers) + 1, key, size), _EARLIEST, _LATEST)
-    days = days if column.column in encoder.clocks else np.floor(days)
+    days = np.clip(_numbers(encoders, numbers + 2 * (place - numbers) + 1, key, size), _EARLIEST, _LATEST)
+    days = days if any(column.column in one.clocks for one in encoders) else np.floor(days)
     return pl.Series((days * _DAY_MICROSECONDS).astype(np.int64)).cast(pl.Datetime("us"))
 
 
-def _numbers(encoder: Encoder, place: int, key: Key, size: int) -> NDArray[np.float64]:
-    """Around what the scale knows of column `place`, half of them exactly there, and some far away."""
+def _numbers(encoders: Sequence[Encoder], place: int, key: Key, size: int) -> NDArray[np.float64]:
+    """Around what the scales know of column `place`, half of them exactly there, and some far away."""
+    whose = (key.stream("encoder").uniform(size, dtype=torch.float64).numpy() * len(encoders)).astype(np.int64)
+    return np.stack([_around(one, place, key, size) for one in encoders])[whose, np.arange(size)]
+
+
+def _around(encoder: Encoder, place: int, key: Key, size: int) -> NDArray[np.float64]:
     share, spread = (key.stream(name).uniform(size, dtype=torch.float64).numpy() for name in ("share", "spread"))
     off = key.stream("normal").normal(size, dtype=torch.float64).numpy() * (spread < 0.5)
     center: Any

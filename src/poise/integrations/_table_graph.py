@@ -1,28 +1,31 @@
-"""The ONNX graph of a fitted estimator: raw columns in, labels and probabilities or values out."""
+"""The ONNX graph of a network or ensemble of tables: raw columns in, labels and probabilities or values out."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from poise.data._buckets import FIRST, RARE, UNKNOWN, Buckets
+from poise.data._buckets import UNKNOWN
 from poise.data._column import escape
+from poise.integrations._assembly import Assembly, Value
 from poise.integrations._calendar import MISSING
-from poise.integrations._capture import capture
-from poise.integrations._table_network import Raw, TableNetwork
+from poise.integrations._table_model import TableModel
+from poise.integrations._table_network import Dates, Vocabulary
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
-    from poise.estimators import PoiseClassifier, PoiseRegressor
-
 _GAPS = ("", "None", "nan")
+_KINDS = ("number", "boolean", "date", "category")
 _ML_OPSET = 2
+_ROWS = 3  # of the examples that are followed: neither 0 nor 1, which torch takes for fixed
 
 
 @dataclass(frozen=True)
@@ -42,17 +45,16 @@ class ColumnInput:
     missing: tuple[str, ...]
 
 
-def table_columns(model: PoiseClassifier | PoiseRegressor) -> tuple[ColumnInput, ...]:
+def table_columns(model: TableModel) -> tuple[ColumnInput, ...]:
     """The inputs of the graph, one for each feature, in the order of the training table."""
-    encoder = model.predictor_.encoder
-    buckets = dict(zip((one.name for one in encoder.schema.of("category")), encoder.buckets, strict=True))
-    taken = {column.name for column in encoder.schema.features}
+    known = dict(zip((one.name for one in model.schema.of("category")), model.vocabularies, strict=True))
+    taken = {column.name for column in model.schema.features}
     found = []
-    for index, column in enumerate(encoder.schema.features):
+    for index, column in enumerate(model.schema.features):
         name = column.name or _free(f"column_{index}", taken)
         gap = {"date": (str(MISSING),), "category": ()}.get(column.kind, ("NaN",))
         if column.kind == "category":
-            seen = {*buckets[column.name].kept, *buckets[column.name].rare}
+            seen = set(known[column.name].names)
             gap = tuple(one for one in _GAPS if one not in seen)
         found.append(ColumnInput(column.name, name, column.kind, gap))
     return tuple(found)
@@ -65,40 +67,57 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def build_table_graph(model: PoiseClassifier | PoiseRegressor, columns: tuple[ColumnInput, ...]) -> ModelProto:
+def build_table_graph(model: TableModel, columns: tuple[ColumnInput, ...], classes: NDArray[Any] | None) -> ModelProto:
     """The whole graph.
 
     Args:
-        model: Fitted.
+        model: What predicts.
         columns: As `table_columns` gives them.
+        classes: The labels; None for a regression.
     """
-    from onnx import compose, helper
+    from onnx import helper
 
-    network = TableNetwork(model.predictor_)
-    groups = {kind: [one for one in columns if one.kind == kind] for kind in Raw._fields}
-    groups = {kind: members for kind, members in groups.items() if members}
-    dtypes = {"date": torch.int64, "category": torch.int64}
-    example = {
-        kind: torch.zeros(3, len(members), dtype=dtypes.get(kind, torch.float64)) for kind, members in groups.items()
-    }
-    proto = capture(network, example, ["outputs"], ())
     taken = {one.input for one in columns}
     prefix = "poise/"
     while any(name.startswith(prefix) for name in taken):
         prefix += "/"
-    proto = compose.add_prefix(proto, prefix)
-    front, constants = _front(groups, network, prefix)
-    classes = getattr(model, "classes_", None)
+    groups = {kind: [one for one in columns if one.kind == kind] for kind in _KINDS}
+    groups = {kind: members for kind, members in groups.items() if members}
+    front, constants = _front(groups, model.vocabularies, prefix)
+    assembly = Assembly(prefix)
+    predictions = _assemble(assembly, model, {kind: len(members) for kind, members in groups.items()})
     names = [_free(name, taken) for name in (("prediction",) if classes is None else ("label", "probabilities"))]
-    back, outputs, labels = _back(names, classes, prefix)
-    nodes = [*front, *proto.graph.node, *back]
-    for field, values in (("node", nodes), ("input", _inputs(columns)), ("output", outputs)):
-        proto.graph.ClearField(field)
-        getattr(proto.graph, field).extend(values)
-    proto.graph.initializer.extend((*constants, *labels))
-    proto.opset_import.append(helper.make_opsetid("ai.onnx.ml", _ML_OPSET))
-    helper.set_model_props(proto, {"poise.columns": json.dumps([asdict(one) for one in columns])})
-    return proto
+    back, outputs, labels = _back(predictions, names, classes, prefix)
+    proto = assembly.proto
+    graph = helper.make_graph(
+        [*front, *assembly.nodes, *back], "poise", _inputs(columns), outputs,
+        initializer=[*constants, *assembly.initializers, *labels],
+    )  # fmt: skip
+    opsets = [*(one for one in proto.opset_import if one.domain == ""), helper.make_opsetid("ai.onnx.ml", _ML_OPSET)]
+    whole = helper.make_model(graph, ir_version=proto.ir_version, opset_imports=opsets)
+    helper.set_model_props(whole, {"poise.columns": json.dumps([asdict(one) for one in columns])})
+    return whole
+
+
+def _assemble(assembly: Assembly, model: TableModel, widths: dict[str, int]) -> str:
+    """Add all networks, and what they read; the name of what is predicted."""
+    dtypes = {"date": torch.int64, "category": torch.int64}
+    raw = {
+        kind: Value(f"{assembly.prefix}{kind}", torch.zeros(_ROWS, width, dtype=dtypes.get(kind, torch.float64)))
+        for kind, width in widths.items()
+    }
+    given: list[Value] = []
+    for kind, value in raw.items():
+        given += assembly.add("dates", Dates().eval(), [value]) if kind == "date" else [value]
+    encodings = [assembly.add(f"encoding{index}", one, given) for index, one in enumerate(model.encodings)]
+    predictions = [
+        *chain.from_iterable(
+            assembly.add(f"network{index}", one, encodings[place])
+            for index, (one, place) in enumerate(zip(model.networks, model.places, strict=True))
+        )
+    ]
+    made = predictions if model.head is None else assembly.add("ensemble", model.head, predictions)
+    return made[0].name
 
 
 def _inputs(columns: tuple[ColumnInput, ...]) -> list[Any]:
@@ -111,9 +130,9 @@ def _inputs(columns: tuple[ColumnInput, ...]) -> list[Any]:
 
 
 def _front(
-    groups: dict[str, list[ColumnInput]], network: TableNetwork, prefix: str
+    groups: dict[str, list[ColumnInput]], vocabularies: Sequence[Vocabulary], prefix: str
 ) -> tuple[list[NodeProto], list[TensorProto]]:
-    """Nodes that set the columns of each kind side by side, categories as buckets."""
+    """Nodes that set the columns of each kind side by side, categories as codes."""
     from onnx import helper, numpy_helper
 
     axis = numpy_helper.from_array(np.array([1], dtype=np.int64), f"{prefix}front/axis")
@@ -123,41 +142,41 @@ def _front(
         for index, column in enumerate(members):
             name, given = f"{prefix}front/{kind}/{index}", column.input
             if kind == "category":
-                nodes.append(_encode(network.encoder.buckets[index], column, f"{name}/bucket"))
-                given = f"{name}/bucket"
+                nodes.append(_encode(vocabularies[index], column, f"{name}/code"))
+                given = f"{name}/code"
             nodes.append(helper.make_node("Unsqueeze", [given, axis.name], [name], name=name))
             single.append(name)
         nodes.append(helper.make_node("Concat", single, [f"{prefix}{kind}"], axis=1, name=f"{prefix}front/{kind}"))
     return nodes, [axis]
 
 
-def _encode(buckets: Buckets, column: ColumnInput, output: str) -> NodeProto:
-    """A node that gives each category its bucket."""
+def _encode(known: Vocabulary, column: ColumnInput, output: str) -> NodeProto:
+    """A node that gives each category its code."""
     from onnx import helper
 
-    bucket_of = dict.fromkeys(buckets.rare, RARE) | {name: FIRST + i for i, name in enumerate(buckets.kept)}
-    bucket_of |= dict.fromkeys(column.missing, buckets.size - 1 if buckets.has_missing else UNKNOWN)
+    code_of = {name: index for index, name in enumerate(known.names, start=1)} | dict.fromkeys(
+        column.missing, known.missing
+    )
     # The operator asks for at least one key.
-    bucket_of = bucket_of or {"": UNKNOWN}
+    code_of = code_of or {"": UNKNOWN}
     return helper.make_node(
         "LabelEncoder",
         [column.input],
         [output],
         name=output,
         domain="ai.onnx.ml",
-        keys_strings=list(bucket_of),
-        values_int64s=list(bucket_of.values()),
+        keys_strings=list(code_of),
+        values_int64s=list(code_of.values()),
         default_int64=UNKNOWN,
     )
 
 
 def _back(
-    names: list[str], classes: NDArray[Any] | None, prefix: str
+    given: str, names: list[str], classes: NDArray[Any] | None, prefix: str
 ) -> tuple[list[NodeProto], list[Any], list[TensorProto]]:
     """Nodes and outputs after the network: the values, or the most probable label and all probabilities."""
     from onnx import TensorProto, helper
 
-    given = f"{prefix}outputs"
     nodes = [helper.make_node("Identity", [given], [names[-1]], name=f"{prefix}back/{names[-1]}")]
     if classes is None:
         return nodes, [helper.make_tensor_value_info(names[0], TensorProto.DOUBLE, ["batch"])], []

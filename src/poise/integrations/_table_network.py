@@ -1,17 +1,20 @@
-"""From raw columns to predictions in one torch module of operators that ONNX has."""
+"""Raw columns as a network reads them, and a network that reads them, in operators that ONNX has."""
 
 from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from poise.data import Column, Encoder
+from poise.data._buckets import FIRST, RARE, UNKNOWN, Buckets
 from poise.data._scale import QuantileScale, RobustScale
-from poise.integrations._calendar import MISSING, DateParts, date_parts
+from poise.integrations._calendar import date_parts
 from poise.integrations._normal import normal_quantile
 from poise.nn import TabularNetwork
 from poise.train import Predictor
@@ -20,6 +23,7 @@ _SMALLEST_SHARE = 1e-7
 # In units of the scale: the limit is reached before, squares do not overflow, and float32, to which exporters round
 # bounds, has it.
 _FURTHEST = 1e9
+Present = tuple[bool, bool, bool]
 
 
 class Raw(NamedTuple):
@@ -28,14 +32,58 @@ class Raw(NamedTuple):
     Shape:
         number: (B, ·) float64, NaN where missing.
         boolean: (B, ·) float64 of 0, 1 and NaN.
-        date: (B, ·) int64, microseconds since 1970, -2⁶³ where missing.
-        category: (B, ·) int64 buckets.
+        instant: (B, 2 ·) float64, the numbers of `DateParts`.
+        cycle: (B, 8 ·) float64, the cycles of `DateParts`.
+        category: (B, ·) int64, codes of `Vocabulary`.
     """
 
     number: Tensor | None
     boolean: Tensor | None
-    date: Tensor | None
+    instant: Tensor | None
+    cycle: Tensor | None
     category: Tensor | None
+
+
+class Encoded(NamedTuple):
+    """What networks read, as `Inputs` has it; None for what there is not.
+
+    Shape:
+        scaled: (B, number of scaled numbers) float64.
+        others: (B, ·) float64, the other columns of `Inputs.numeric`.
+        category: (B, ·) int64 buckets.
+    """
+
+    scaled: Tensor | None
+    others: Tensor | None
+    category: Tensor | None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What a category column may hold: code 0 is for all that was never seen, then the names, last a gap.
+
+    Args:
+        names: That one encoder or another saw in training, in order of their text.
+    """
+
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, encoders: Sequence[Encoder], column: int) -> Vocabulary:
+        """Of the category column numbered `column`."""
+        seen = (one.buckets[column] for one in encoders)
+        return cls(tuple(sorted({name for buckets in seen for name in (*buckets.kept, *buckets.rare)})))
+
+    @property
+    def missing(self) -> int:
+        """Code of a gap."""
+        return len(self.names) + 1
+
+    def buckets_of(self, buckets: Buckets) -> Tensor:
+        """The bucket of each code."""
+        known = dict.fromkeys(buckets.rare, RARE) | {name: FIRST + i for i, name in enumerate(buckets.kept)}
+        gap = buckets.size - 1 if buckets.has_missing else UNKNOWN
+        return torch.tensor([UNKNOWN, *(known.get(name, UNKNOWN) for name in self.names), gap])
 
 
 class Robust(nn.Module):
@@ -104,22 +152,95 @@ class Quantile(nn.Module):
         return block * self.width + (inside <= x.unsqueeze(-1)).sum(-1)
 
 
+class Dates(nn.Module):
+    """What dates consist of, once for all encodings."""
+
+    def forward(self, date: Tensor) -> tuple[Tensor, Tensor]:
+        """`instant` and `cycle` of `Raw` for (B, ·) int64 microseconds since 1970, -2⁶³ where missing."""
+        parts = date_parts(date)
+        return parts.numbers.flatten(1), parts.cycles.flatten(1)
+
+
+class TableEncoding(nn.Module):
+    """Encodes raw columns as `Encoder` does, in float64.
+
+    Args:
+        encoder: Is left as it is.
+        vocabularies: Of each category column.
+    """
+
+    def __init__(self, encoder: Encoder, vocabularies: Sequence[Vocabulary]) -> None:
+        super().__init__()
+        schema, scale = encoder.schema, encoder.scale
+        dates = schema.of("date")
+        self.has = tuple(bool(schema.of(kind)) for kind in ("number", "boolean", "date", "date", "category"))
+        self.makes: Present = (
+            encoder.num_continuous > 0, encoder.num_numeric > encoder.num_continuous, bool(encoder.buckets)
+        )  # fmt: skip
+        self.scaling = Robust(scale) if isinstance(scale, RobustScale) else Quantile(scale)
+        self.cycles = tuple(8 * at + part for at, one in enumerate(dates) for part in range(_parts(one, encoder)))
+        self.gaps = tuple(_place(encoder, name) for name in encoder.gaps)
+        self.num_categories = len(vocabularies)
+        for index, (known, buckets) in enumerate(zip(vocabularies, encoder.buckets, strict=True)):
+            self.register_buffer(f"buckets{index}", known.buckets_of(buckets))
+
+    def forward(self, *groups: Tensor) -> tuple[Tensor, ...]:
+        """The entries of `Encoded` that are not None.
+
+        Args:
+            groups: The entries of `Raw` that are not None, in order.
+        """
+        given = iter(groups)
+        raw = Raw(*(next(given) if has else None for has in self.has))
+        others = [] if raw.boolean is None else [torch.where(raw.boolean.isnan(), 0.0, raw.boolean)]
+        others += [] if raw.cycle is None else [raw.cycle[:, torch.tensor(self.cycles)]]
+        gaps = [getattr(raw, kind)[:, index].isnan() for kind, index in self.gaps]
+        others += [torch.stack(gaps, dim=1).double()] if gaps else []
+        made = Encoded(self._scaled(raw), torch.cat(others, dim=1) if others else None, self._buckets(raw.category))
+        return tuple(one for one in made if one is not None)
+
+    def _scaled(self, raw: Raw) -> Tensor | None:
+        numbers = [one for one in (raw.number, raw.instant) if one is not None]
+        if not numbers:
+            return None
+        joined = torch.cat(numbers, dim=1)
+        is_missing = joined.isnan()
+        return torch.where(is_missing, 0.0, self.scaling(torch.where(is_missing, 0.0, joined)))
+
+    def _buckets(self, codes: Tensor | None) -> Tensor | None:
+        if codes is None:
+            return None
+        columns = range(self.num_categories)
+        return torch.stack([self.get_buffer(f"buckets{index}")[codes[:, index]] for index in columns], dim=1)
+
+
+def _parts(column: Column, encoder: Encoder) -> int:
+    """Without the time of day of dates that have none."""
+    return 8 if column.name in encoder.clocks else 6
+
+
+def _place(encoder: Encoder, name: str) -> tuple[str, int]:
+    """The entry of `Raw`, and the column in it, that is NaN where column `name` is missing."""
+    kind = next(one.kind for one in encoder.schema.features if one.name == name)
+    index = [one.name for one in encoder.schema.of(kind)].index(name)
+    return ("instant", 2 * index) if kind == "date" else (kind, index)
+
+
 class TableNetwork(nn.Module):
-    """Encodes raw columns as `Encoder` does, in float64, and predicts as `Predictor` does, in float32.
+    """Predicts as `Predictor` does, in float32, from what its encoder made.
 
     Args:
         predictor: Is left as it is.
+        reads: Which entries of `Encoded` are there.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: Predictor, reads: Present) -> None:
         super().__init__()
-        encoder = predictor.encoder
-        self.encoder, self.task = encoder, predictor.task
-        scale = encoder.scale
-        self.scaling = Robust(scale) if isinstance(scale, RobustScale) else Quantile(scale)
+        self.reads = reads
+        self.task = predictor.task
         network = copy.deepcopy(predictor.network)
         if not isinstance(network, TabularNetwork):
             raise TypeError(f"{type(network).__name__} is no TabularNetwork")
@@ -133,55 +254,23 @@ class TableNetwork(nn.Module):
         is_scaled = predictor.task.kind == "regression"
         self.register_buffer("mean", torch.tensor(state.target_mean if is_scaled else 0.0, dtype=torch.float64))
         self.register_buffer("scale", torch.tensor(state.target_scale if is_scaled else 1.0, dtype=torch.float64))
-        self.eval()
 
     def forward(self, *groups: Tensor) -> Tensor:
         """Class probabilities (B, C) in float32, or values (B,) in float64.
 
         Args:
-            groups: The entries of `Raw` that are not None, in order.
+            groups: The entries of `Encoded` that are not None, in order.
         """
         given = iter(groups)
-        raw = Raw(*(next(given) if self.encoder.schema.of(kind) else None for kind in Raw._fields))
-        parts, scaled = self._numeric(raw)
-        if self.periodic is not None:
-            parts.append(self.periodic(scaled.float()))
-        if self.categories is not None and raw.category is not None:
-            parts.append(self.categories(raw.category))
+        encoded = Encoded(*(next(given) if has else None for has in self.reads))
+        parts = []
+        if encoded.scaled is not None:
+            parts.append(encoded.scaled if self.numbers is None else self.numbers(encoded.scaled))
+        if encoded.others is not None:
+            parts.append(encoded.others)
+        if encoded.scaled is not None and self.periodic is not None:
+            parts.append(self.periodic(encoded.scaled.float()))
+        if encoded.category is not None and self.categories is not None:
+            parts.append(self.categories(encoded.category))
         outputs = self.task.predict(self.mlp(torch.cat([one.float() for one in parts], dim=1)))
         return outputs.double() * self.scale + self.mean if self.task.kind == "regression" else outputs
-
-    def _numeric(self, raw: Raw) -> tuple[list[Tensor], Tensor]:
-        """All that is made of numbers but for waves, and the scaled numbers."""
-        parts, scaled = [], torch.empty(0)
-        dates = None if raw.date is None else date_parts(raw.date)
-        numbers = [one for one in (raw.number, dates and dates.numbers.flatten(1)) if one is not None]
-        if numbers:
-            joined = torch.cat(numbers, dim=1)
-            is_missing = joined.isnan()
-            scaled = torch.where(is_missing, 0.0, self.scaling(torch.where(is_missing, 0.0, joined)))
-            parts.append(scaled if self.numbers is None else self.numbers(scaled))
-        if raw.boolean is not None:
-            parts.append(torch.where(raw.boolean.isnan(), 0.0, raw.boolean))
-        parts += [] if dates is None else [self._cycles(dates)]
-        gaps = self._gaps(raw)
-        return [*parts, torch.stack(gaps, dim=1)] if gaps else parts, scaled
-
-    def _cycles(self, dates: DateParts) -> Tensor:
-        """Without the time of day of dates that have none."""
-        columns = self.encoder.schema.of("date")
-        kept = [8 * index + part for index, one in enumerate(columns) for part in range(_parts(one, self.encoder))]
-        return dates.cycles.flatten(1)[:, torch.tensor(kept)]
-
-    def _gaps(self, raw: Raw) -> list[Tensor]:
-        """1 where a value is missing, for each column with an indicator of gaps."""
-        found = {}
-        for kind in ("number", "boolean", "date"):
-            for index, column in enumerate(self.encoder.schema.of(kind)):
-                cells: Tensor = getattr(raw, kind)[:, index]
-                found[column.name] = cells == MISSING if kind == "date" else cells.isnan()
-        return [found[name].double() for name in self.encoder.gaps]
-
-
-def _parts(column: Column, encoder: Encoder) -> int:
-    return 8 if column.name in encoder.clocks else 6
