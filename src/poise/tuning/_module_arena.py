@@ -31,7 +31,7 @@ from poise.tuning._arena import Arena
 
 EngineChoice = Literal["auto", "plain", "stacked"]
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
-_ASKED = "plain was asked for"
+_ASKED, _ALONE = "plain was asked for", "no other trial of their structure was trained at the time"
 _FEWEST_BATCHES = 4  # of which a spread can be told
 Group = tuple[Any, ...]
 
@@ -113,10 +113,10 @@ class ModuleArena(Arena):
     # What a search needs besides
 
     def reasons(self) -> dict[int, str]:
-        """Why trials were not stacked, by number."""
-        return {
-            number: entry.reason for number, entry in self._entries.items() if entry.reason not in (None, "", _ASKED)
-        }
+        """Why trials that were never in a stack were not, by number."""
+        alone = [number for number, entry in self._entries.items() if entry.state.engines and _is_alone(entry.state)]
+        reasons = {number: self._entries[number].reason or _ALONE for number in alone}
+        return {number: reason for number, reason in reasons.items() if reason != _ASKED}
 
     def best_epoch(self, number: int) -> int:
         """The epoch whose weights predict."""
@@ -255,6 +255,10 @@ class ModuleArena(Arena):
 
 def _goes_on(entry: _Entry) -> bool:
     return not entry.state.stopped and entry.state.epoch < entry.target
+
+
+def _is_alone(state: ModuleState) -> bool:
+    return StackedLoop.name not in state.engines
 
 
 def _best_loss(state: ModuleState) -> float:

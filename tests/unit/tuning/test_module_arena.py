@@ -60,6 +60,7 @@ def test_a_stack_has_a_width():
     arena.advance(dict.fromkeys(range(5), 1))
     assert [arena.engine(number) for number in range(5)] == ["stacked"] * 4 + ["plain"]
     assert len({tuple(arena.curve(number)) for number in range(4)}) == 1
+    assert arena.reasons() == {4: "no other trial of their structure was trained at the time"}
 
 
 def test_what_is_not_stacked_says_why():
@@ -87,7 +88,7 @@ def test_a_stack_that_fails_midway_goes_on_alone(monkeypatch):
     monkeypatch.setattr(StackedLoop, "run_epoch", fails_in_the_second)
     arena = entered()
     arena.advance(dict.fromkeys(DOSES, 4))
-    assert arena.reasons()[1] == "the stack failed: RuntimeError: no room"
+    assert arena._entries[1].reason == "the stack failed: RuntimeError: no room"
     assert arena.engine(1) == "stacked, plain"
     assert arena.curve(1) == pytest.approx(alone(DOSES[1]).val_losses, rel=1e-4)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from poise.surgery._regimen._update import turned_kernels
 _DROPS_INSIDE = (nn.RNNBase, nn.MultiheadAttention)
 _CONVOLUTIONS = (nn.modules.conv._ConvNd,)
 _PLAIN_DATA = (bool, int, float, str, tuple, type(None))
+_SLOW = "There is a performance drop"  # as torch says where it has no rule for an operator
 _TINY = 1e-6
 _AGREES = 1e-2  # of a gradient's norm: rounding is far below, and any other function far above
 
@@ -96,8 +98,12 @@ def why_not_together(job: Job, recipe: Recipe, built: Built) -> str:
         return objective(job, methods, own, network(x), y, reads=reads)
 
     try:
-        stack = Stack([Reader(second), Reader(copy_of(built.model))])
-        losses, gradients = stack.gradients(of_one, job.example[0], y, shared=2)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", _SLOW)
+            stack = Stack([Reader(second), Reader(copy_of(built.model))])
+            losses, gradients = stack.gradients(of_one, job.example[0], y, shared=2)
+    except UserWarning:
+        return "torch.vmap runs a part of it one model after another"
     except Exception as error:  # whatever torch.vmap cannot do in foreign code
         return f"torch.vmap cannot run it: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
     found = stack.split(gradients[0])

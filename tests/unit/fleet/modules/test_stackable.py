@@ -53,6 +53,10 @@ def shakes(module, x):
     return x * (1 + np.random.random()) if module.training else x
 
 
+def lacks_a_rule(module, x):
+    return torch._weight_norm_interface(x, x.detach().norm(dim=1, keepdim=True), 0)[0]
+
+
 class Unused(nn.Module):
     def __init__(self):
         super().__init__()
@@ -89,8 +93,9 @@ def test_usual_models_can_be_stacked(factory, methods):
         (lambda: Wrapped(drops), "torch.vmap cannot run it"),
         (lambda: Recurrent(0.1), "layer lstm (LSTM) drops inside"),
         (Unused, "a parameter has no gradient"),
+        (lambda: Wrapped(lacks_a_rule), "torch.vmap runs a part of it one model after another"),
     ],
-    ids=["in place", "counts", "random", "numpy", "branches", "functional", "lstm", "unused"],
+    ids=["in place", "counts", "random", "numpy", "branches", "functional", "lstm", "unused", "no rule"],
 )  # fmt: skip
 def test_what_cannot_is_told(factory, text):
     assert text in reason(factory)
