@@ -72,7 +72,7 @@ def fit(
         float | None,
         typer.Option(
             "--time",
-            help="Seconds for all trainings together; 12, or 6 ms a row, times what the quality asks for.",
+            help="Seconds for all trainings together; 8, or 6 ms a row, times what the quality asks for.",
             min=0.01,
             show_default=False,
         ),

@@ -40,7 +40,7 @@ from poise.tuning import (
 
 TEST_FRACTION = 0.2
 # What the best published network takes for a single fit with its defaults on two cores, or less.
-_LEAST_SECONDS = 12.0
+_LEAST_SECONDS = 8.0
 _SECONDS_PER_ROW = 0.006
 _TIMES: Mapping[Quality, float] = {"fast": 0.25, "default": 1.0, "best": 8.0}
 
@@ -78,7 +78,7 @@ def fit(
         data: Path of a CSV, TSV or Parquet file, or a frame.
         target: Name of the column to predict.
         out: Run folder for bundle, config, metrics and checkpoints; None keeps nothing on disk.
-        time_limit: Seconds for all trainings together, > 0; None for no limit; "auto" for 12 seconds, for larger tables
+        time_limit: Seconds for all trainings together, > 0; None for no limit; "auto" for 8 seconds, for larger tables
             6 ms a row; a quarter of that for quality "fast", 8 times as much for "best". What is tried is planned to
             fit, so a limit that binds makes the result depend on the machine's speed.
         seed: Names all random numbers.

@@ -30,6 +30,7 @@ from poise.tuning._table_space import PORTFOLIO, TABLE_SPACE
 from poise.tuning._trial import Trial
 
 _USABLE = 0.8  # of the time, for training; the rest is for encoding, predicting and choosing
+_MOST_EPOCHS = 100  # on small tables; more recipes are worth more than longer trainings there
 _SECONDS_PER_TRAINING = 0.02  # to set one up, whatever the table
 OnTrials = Callable[[Sequence[Trial]], None]
 
@@ -194,7 +195,8 @@ class _Search:
         options, num_rows = self.options, self.data.table.height
         fold = self._folds(1)[0]
         plan = Plan("pace", options.space.base, self.task, fold.train, fold.val, options.seed)
-        full = full_effort(options.quality, num_rows, plan.max_epochs)
+        epochs = min(plan.max_epochs, _MOST_EPOCHS)
+        full = full_effort(options.quality, num_rows, epochs)
         offered = default_engines() if options.engines is None else options.engines
         note = preparation([plan], offered)
         if note and options.on_note is not None:
@@ -205,9 +207,9 @@ class _Search:
         before = time.monotonic()
         engine.prepare([plan])
         self.deadline += time.monotonic() - before  # once on a machine, and no part of any search
-        pace = seconds_per_epoch(plan, self.data, engine) + _SECONDS_PER_TRAINING / plan.max_epochs
+        pace = seconds_per_epoch(plan, self.data, engine) + _SECONDS_PER_TRAINING / epochs
         left = max(0.0, self.deadline - time.monotonic()) * _USABLE * engine.parallelism()
-        return effort_within(options.quality, num_rows, plan.max_epochs, left / pace)
+        return effort_within(options.quality, num_rows, epochs, left / pace)
 
     # On all folds
 
