@@ -120,7 +120,8 @@ def search(
     weights = _check_job(job, space)
     with RunFolder(folder, resume=folder is not None) as run:
         first = {"base": space.base, **(portfolio or {})}
-        run.write_config(_config(space, job, rows, first, trials, engine, weights))
+        if run.path is not None:
+            run.write_config(_config(space, job, rows, first, trials, engine, weights))
         found = run.read_result(lambda numbers: _again(numbers, job, run))
         if found is not None:
             return found

@@ -171,3 +171,18 @@ def test_numbers_of_a_stack_are_those_of_each_key(layer, strengths, dtype):
             setattr(layer, "std" if layer.draws == "normal" else "p", strength)
             expected = layer.noise(shape, key.at(key.step + number), dtype) if strength else neutral.to(dtype)
             assert torch.equal(noise[variant], expected)
+
+
+@MAKERS
+def test_what_variants_share_needs_no_axis_of_them(make):
+    x, y = torch.randn(8, 6).double(), torch.randn(8, 3).double()
+    scales = torch.arange(1.0, 5.0).double()
+
+    def loss(network, _, x, y, scale):
+        return scale * F.mse_loss(network(x), y)
+
+    modules = some(make)
+    shared = Stack(copies(modules, make)).gradients(loss, x, y, scales, shared=2)
+    repeated = Stack(copies(modules, make)).gradients(loss, x.expand(4, 8, 6), y.expand(4, 8, 3), scales)
+    for one, other in zip(shared, repeated, strict=True):
+        assert torch.allclose(one, other, rtol=1e-12, atol=1e-14)

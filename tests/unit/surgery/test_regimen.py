@@ -334,3 +334,30 @@ def test_nothing_to_train():
     model = mlp().requires_grad_(False)
     with pytest.raises(ConfigError, match="no parameter that is trained"):
         poise.apply(Recipe(), model).param_groups(lr=0.1)
+
+
+def test_rows_without_a_class_have_no_part_in_label_smoothing():
+    model, regimen, _ = start(LabelSmoothing(smoothing=0.2))
+    outputs = model(X)
+    targets = Y.clone()
+    targets[::3] = -100
+    loss = functional.cross_entropy(outputs, targets) + regimen.penalty(outputs, targets)
+    expected = functional.cross_entropy(outputs, targets, label_smoothing=0.2)
+    assert torch.allclose(loss, expected)
+    none = torch.full_like(Y, -100)
+    assert float(regimen.penalty(outputs, none).detach()) == 0
+
+
+def test_a_penalty_on_classes_can_be_mapped_over_models():
+    _, regimen, _ = start(LabelSmoothing(smoothing=0.2))
+    outputs = torch.randn(3, 16, 2, generator=torch.Generator().manual_seed(0))
+    mapped = torch.func.vmap(lambda one: regimen.penalty(one, Y))(outputs)
+    assert torch.allclose(mapped, torch.stack([regimen.penalty(one, Y) for one in outputs]))
+
+
+def test_a_step_that_was_made_elsewhere_counts():
+    model, regimen, _ = start(Dropout(p=Linear(0.4, end=0.0)), num_steps=4)
+    layer = next(one for one in model.modules() if isinstance(one, poise.nn.Dropout))
+    regimen.count_step()
+    assert regimen.num_steps_done == 1
+    assert layer.p == pytest.approx(0.3)

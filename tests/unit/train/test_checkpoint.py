@@ -14,10 +14,12 @@ from poise.train import (
     State,
     load_state,
     pack_tensors,
+    read_checkpoint,
     remove_leftovers,
     save_state,
     to_json,
     write_atomically,
+    write_checkpoint,
 )
 
 
@@ -149,3 +151,13 @@ def test_json_and_tensors_have_one_form():
     one, other = {"a": torch.eye(2)[:, 0], "b": torch.ones(1)}, {"b": torch.ones(1), "a": torch.tensor([1.0, 0.0])}
     assert pack_tensors(one) == pack_tensors(other)
     assert replace(make_state()).numbers() == make_state().numbers()
+
+
+def test_any_tensors_and_numbers(tmp_path):
+    write_checkpoint({"a": torch.arange(3)}, {"b": [1, None]}, tmp_path, "one")
+    tensors, numbers = read_checkpoint(tmp_path, "one", lambda tensors, numbers: (tensors, numbers))
+    assert torch.equal(tensors["a"], torch.arange(3))
+    assert numbers == {"b": [1, None]}
+    assert read_checkpoint(tmp_path, "other", lambda *_: 1) is None
+    with pytest.raises(ResumeError, match="cannot be read"):
+        read_checkpoint(tmp_path, "one", lambda _, numbers: numbers["missing"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from poise import ConfigError, TrainingError, apply, recalibrate
 from poise.fleet.modules import ModuleState, PlainLoop
@@ -118,6 +119,27 @@ def test_what_the_model_draws_itself_is_repeated():
         torch.rand(waste)
         losses.append(trained_alone(job(lambda: Noisy().double()), recipe()).val_losses)
     assert losses[0] == losses[1]
+
+
+def test_augmentations_are_repeated_also_where_a_training_goes_on():
+    class Jittered(Dataset):
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, row):
+            x, y = rows(40, 0)
+            return x[row] + 0.1 * torch.randn(6, dtype=x.dtype), y[row]
+
+    sources = (Jittered(), DataLoader(Jittered(), 16, shuffle=True))
+    for source in sources:
+        work = job(train=source, max_epochs=3)
+        straight = trained_alone(work, recipe(BatchNorm()))
+        half = trained_alone(work, recipe(BatchNorm()), until=1)
+        loop = PlainLoop(work, recipe(BatchNorm()), half)
+        torch.rand(5)
+        while not half.stopped:
+            loop.run_epoch()
+        assert half.val_losses == straight.val_losses
 
 
 def test_the_global_generator_stays_as_it_was():
