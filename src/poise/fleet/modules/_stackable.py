@@ -15,6 +15,7 @@ from poise.fleet.modules._built import Built
 from poise.fleet.modules._job import Job
 from poise.fleet.modules._named import stochastic_layers
 from poise.fleet.modules._objective import Reader, objective, outputs_of, reads_outputs
+from poise.fleet.modules._seeded import seeded
 from poise.fleet.stacked._stack import Stack
 from poise.fleet.stacked._structure import DTYPES, cannot_stack, signature, structural_settings
 from poise.methods import METHODS, BatchMethod, LossMethod, UpdateMethod, Weight
@@ -81,14 +82,22 @@ def why_not_together(job: Job, recipe: Recipe, built: Built) -> str:
 
     One pass is tried both ways on a few rows, with copies.
     """
-    first, second = copy_of(built.model), copy_of(built.model)
-    before = _python_state(first)
+    try:
+        with seeded(job.key.stream("trial")):
+            return _compared(job, recipe, [copy_of(built.model) for _ in range(3)])
+    except Exception as error:  # whatever foreign code raises; alone it may do better, or will say what is wrong
+        return f"a pass of a copy failed: {_first_line(error)}"
+
+
+def _compared(job: Job, recipe: Recipe, copies: Sequence[nn.Module]) -> str:
+    alone = copies[0]
     methods, reads = [one.at(0.0) for one in recipe.of(LossMethod)], reads_outputs(recipe)
-    trained = {name: one for name, one in weights_of(first).items() if one.tensor.requires_grad}
-    outputs, y = outputs_of(first, job.example)
+    trained = {name: one for name, one in weights_of(alone).items() if one.tensor.requires_grad}
+    before = _python_state(alone)
+    outputs, y = outputs_of(alone, job.example)
     loss = objective(job, methods, trained, outputs, y, reads=reads)
     torch.autograd.backward(loss)
-    if _python_state(first) != before:
+    if _python_state(alone) != before:
         return "a pass changes what is no tensor, or draws from Python's or NumPy's random numbers"
     if any(one.tensor.grad is None for one in trained.values()):
         return "a parameter has no gradient"
@@ -100,15 +109,19 @@ def why_not_together(job: Job, recipe: Recipe, built: Built) -> str:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", _SLOW)
-            stack = Stack([Reader(second), Reader(copy_of(built.model))])
+            stack = Stack([Reader(one) for one in copies[1:]])
             losses, gradients = stack.gradients(of_one, job.example[0], y, shared=2)
-    except UserWarning:
-        return "torch.vmap runs a part of it one model after another"
     except Exception as error:  # whatever torch.vmap cannot do in foreign code
-        return f"torch.vmap cannot run it: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        if str(error).startswith(_SLOW):
+            return "torch.vmap runs a part of it one model after another"
+        return f"torch.vmap cannot run it: {_first_line(error)}"
     found = stack.split(gradients[0])
     pairs = [(one.grad, found[f"model.{name}"]) for name, one in trained.items()]
     return "" if _agree(loss.detach(), losses[0], pairs) else "a stacked pass gives other numbers"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _agree(loss: Tensor, stacked: Tensor, gradients: Sequence[tuple[Tensor | None, Tensor]]) -> bool:

@@ -124,6 +124,24 @@ def test_a_pass_that_gives_other_numbers_is_noticed():
     assert reason(Together) == "a stacked pass gives other numbers"
 
 
+def test_models_that_refuse_to_be_copied_train_alone():
+    class Unique(nn.Linear):
+        def __deepcopy__(self, memo):
+            raise TypeError("there is only one of me")
+
+    assert "there is only one of me" in reason(lambda: Unique(6, 2).double())
+
+
+def test_the_trial_draws_nothing_from_the_global_generator():
+    def act(module, x):
+        return x + torch.randn_like(x) if module.training else x
+
+    torch.rand(1)
+    before = torch.get_rng_state()
+    assert reason(lambda: Wrapped(act)).startswith("torch.vmap cannot run it")
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_convolutions_on_a_cpu_are_stacked_on_request_only():
     assert reason(conv, sparing=True) == "convolutions on a CPU gain nothing by it"
     assert reason(conv, sparing=False) == ""
