@@ -216,8 +216,18 @@ class _Stages:
     def _add(self, stage: dict[str, Any], count: int) -> None:
         self.runs += [Run(**one) for one in stage["runs"]]
         self.seconds += stage["seconds"]
-        self.seen = count
+        first, self.seen = self.seen, count
         self.effects = make_effects(self.design, self.runs, self.looks, count, self.margin)
+        if self.trainer.progress is not None:
+            num = len(stage["runs"])
+            self.trainer.progress(AblationProgress(first, count - 1, num, num, stage["seconds"], self._standing()))
+
+    def _standing(self) -> str:
+        """What is decided, in a line."""
+        judged = [one for one in self.effects if one.kind != "recipe"]
+        decided = [f"{one.name}: {one.verdict}" for one in judged if one.verdict != "cannot tell"]
+        listed = f" ({', '.join(decided)})" if decided else ""
+        return f"after {self.seen} blocks {len(decided)} of {len(judged)} effects are decided{listed}"
 
     def _has_time(self, arms: Sequence[str], num_blocks: int) -> bool:
         """Whether a stage fits, if its trainings take as long as those before."""

@@ -117,6 +117,15 @@ def test_a_time_limit_cuts_trainings_or_stages_and_says_so():
     assert {one.max_epochs for one in result.runs} == {result.runs[0].max_epochs}
 
 
+def test_progress_says_what_every_stage_decides():
+    seen = []
+    recipe = replace(TINY, methods=(MaxNorm(max_norm=1e6), *TINY.methods))
+    run(recipe=recipe, max_blocks=10, margin=1e-9, progress=seen.append)
+    notes = [one.note for one in seen if one.note.startswith("after")]
+    assert notes[0].startswith("after 5 blocks 1 of 3 effects are decided (MaxNorm: no effect")
+    assert len(notes) == 2
+
+
 # The run folder
 
 
