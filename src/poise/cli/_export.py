@@ -12,7 +12,7 @@ from poise.cli._tables import print_table
 
 
 def run_export(run: Path, out: Path, *, as_json: bool) -> None:
-    """Write the network of a run as ONNX, and print what goes in and comes out."""
+    """Write the network or ensemble of a run as ONNX, and print what goes in and comes out."""
     from poise import export
 
     written = export(run, out)
@@ -26,5 +26,5 @@ def run_export(run: Path, out: Path, *, as_json: bool) -> None:
         return
     print_table(("input", "kind"), [(visible(one.input), one.kind) for one in written.columns])
     typer.echo(f"Outputs: {', '.join(visible(name) for name in written.outputs)}")
-    typer.echo(f"Largest difference to the network itself: {written.difference:.2g}")
+    typer.echo(f"Largest difference to what Poise predicts: {written.difference:.2g}")
     typer.echo(f"Written: {visible(written.path, max_length=400)}")

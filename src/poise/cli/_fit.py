@@ -107,9 +107,19 @@ def _print(result: FitResult) -> None:
 def _print_search(search: SearchNote, loss_name: str) -> None:
     folds = f"{search.num_folds} folds" if search.num_folds > 1 else "one split"
     typer.echo(
-        f"Search: {search.num_trials} recipes, {search.num_complete} trained to the end of {search.max_epochs} epochs, "
-        f"on {folds}, in {search.seconds:.0f} s. Validation {loss_name} of the ensemble {search.loss:.4f}, of the best "
-        f"recipe {search.single_loss:.4f}, both on rows that did not choose them."
+        f"Search: {_count(search.num_trials, 'recipe')}, {search.num_complete} trained to the end of "
+        f"{search.max_epochs} epochs, on {folds}, in {search.seconds:.0f} s."
+    )
+    losses = f"ensemble {search.loss:.4f}, best recipe {search.single_loss:.4f}"
+    typer.echo(
+        f"Validation {loss_name} on rows that had no part in the choice: "
+        f"{losses if len(search.members) > 1 else f'{search.loss:.4f}'}."
     )
     for one in search.members:
-        typer.echo(f"  {one.weight:5.0%}  trial {one.trial}, {visible(one.origin)}, {one.num_networks} networks")
+        typer.echo(
+            f"  {one.weight:5.0%}  trial {one.trial}, {visible(one.origin)}, {_count(one.num_networks, 'network')}"
+        )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

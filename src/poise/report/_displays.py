@@ -35,7 +35,7 @@ class LearningCurves:
             ([record.val_loss for record in self.candidate.history], _HELD_OUT, "validation"),
         ):
             ax.plot(epochs, values, color=color, label=label, linewidth=1.6)
-        ax.axvline(self.candidate.best_epoch, color="#999999", linewidth=0.8, linestyle=":")
+        ax.axvline(self.candidate.best_epoch, color="#555555", linewidth=1, linestyle=":")
         ax.set_title(visible(self.candidate.name), fontsize=10, parse_math=False)
         ax.set_xlabel("epoch")
         ax.set_ylabel(self.loss_name)
@@ -66,7 +66,7 @@ class GapChart:
         ax.set_yticks(range(len(labels)), labels, parse_math=False)
         ax.invert_yaxis()
         ax.set_xlabel(f"{self.loss_name}, lower is better")
-        ax.legend(frameon=False, fontsize=8)
+        ax.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
         return ax
 
 

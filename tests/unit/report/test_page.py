@@ -1,6 +1,7 @@
 import re
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from poise import write_page
 from poise._text import visible
 from poise.estimators import FitResult
+from poise.estimators._result import MemberNote, SearchNote
 
 from ._results import make_hostile_result, make_result
 
@@ -79,6 +81,37 @@ def test_the_page_says_what_the_result_says(plain):
         for number in (one.test_loss.value, one.test_loss.low, one.test_loss.high):
             assert f"{number:.4f}" in text
         assert f"{one.gap:+.4f}" in text
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        (
+            (0.75, 0.25),
+            (
+                "ensemble 0.4100, best single recipe 0.4200",
+                "the ensemble has 0.4000, which flatters it.",
+                "75 %",
+                "trial 1, TPE",
+            ),
+        ),
+        ((1.0,), ("no part in the choice: 0.4100. One recipe predicts", "100 %", "trial 0, TPE")),
+    ],
+)
+def test_the_page_says_what_a_search_found(weights, words, tmp_path):
+    members = tuple(MemberNote(i, "TPE", weight, 5, 0.44, "width = 8") for i, weight in enumerate(weights))
+    search = SearchNote(
+        num_trials=32, num_complete=7, num_failed=1, num_folds=5, max_epochs=64, epochs=1234, loss=0.41,
+        naive_loss=0.4, single_loss=0.42, seconds=20.4, members=members,
+    )  # fmt: skip
+    text = Page(written(replace(make_result(), search=search), tmp_path)).text
+    for part in (
+        "One of two classes",
+        "32 recipes, of which 7 trained to the end of 64 epochs and 1 did not stay finite",
+        "1,234 epochs in all, on 5 folds, in 20 s",
+        *words,
+    ):
+        assert part in text, text
 
 
 def test_the_page_has_a_picture_for_every_network_and_one_for_all(plain):
