@@ -200,7 +200,7 @@ def measure(name: str, max_blocks: int) -> poise.AblationResult:
     result = poise.ablate(table, target=target, max_blocks=max_blocks, out=folder, resume=True)
     plain = result.to_dict() | {"run_folder": "", "source": name}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(plain, sort_keys=True) + "\n", encoding="utf-8")
     return poise.AblationResult.from_dict(plain)
 
 
@@ -251,7 +251,7 @@ def _simulations(differences: list[Tally], trainings: tuple[Tally, float] | None
 def _tables(tables: list[poise.AblationResult]) -> Iterator[str]:
     if not tables:
         return
-    yield "## Eight tables"
+    yield "## Real tables"
     yield ""
     yield _wrapped(
         'The known recipe "cocktail", each ingredient left out in turn. An effect is the test loss with it minus that '
