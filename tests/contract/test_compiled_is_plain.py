@@ -164,6 +164,37 @@ def test_scales_of_the_inputs(columns, residual):
         assert_same(recipe_of(network=network, budget=Budget(6, 16)), "multiclass", data)
 
 
+MEMBERS = {
+    "bare": ((), False),
+    "batch": ((BatchNorm(), Dropout(p=0.2, input_p=0.2, where="all"), EMA(decay=0.9)), False),
+    "ghost": ((BatchNorm(ghost_size=7), Mixup(alpha=0.5), FeatureMask(p=0.2)), True),
+    "layer": ((LayerNorm(), DropPath(p=0.2), GaussianNoise(std=0.1), GroupLasso(strength=0.02)), True),
+    "updates": ((L2(strength=0.01), MaxNorm(max_norm=0.3), GradientClip(max_norm=0.5), WeightDecay()), False),
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("name", MEMBERS)
+def test_members_that_share_a_network(name, kind):
+    methods, residual = MEMBERS[name]
+    network = replace(NETWORK, num_members=3, residual=residual, activation="silu")
+    assert_same(recipe_of(*methods, network=network, budget=Budget(8, 16)), kind, make_data(kind, weighted=True))
+
+
+def test_members_with_all_that_can_be_learned():
+    learned = {"num_bins": 3, "num_frequencies": 2, "parametric": True, "input_scale": True, "init": "data"}
+    network = replace(NETWORK, num_members=4, **learned)
+    methods = (BatchNorm(), Dropout(p=0.2), LabelSmoothing(smoothing=0.1))
+    assert_same(recipe_of(*methods, network=network), "multiclass")
+
+
+def test_members_of_more_rows_than_are_scored_at_once():
+    """Chunks of 256 rows hold 85 of three members each, and are merged."""
+    data = make_data("binary", num_rows=400)
+    network = replace(STREAM, depth=3, num_members=3, input_scale=True)
+    assert_same(recipe_of(BatchNorm(), network=network, budget=Budget(3, 60)), "binary", data, num_train=301)
+
+
 # Two or three rows normalize each other to almost ±1, whatever they are. What is left of the gradient is a difference
 # of almost equal numbers, which Adam then divides by its size: eps keeps the problem itself from losing its digits. For
 # the same reason no kinks: a column without variance is nothing but rounding, and ReLU would ask for its sign.

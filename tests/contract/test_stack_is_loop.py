@@ -88,8 +88,9 @@ def test_every_pair(one, other):
         Network(width=6, depth=1, num_bins=3),
         Network(width=6, depth=1, num_frequencies=4, frequency_scale=0.7, init="data"),
         replace(NETWORK, parametric=True, input_scale=True),
+        replace(NETWORK, num_members=3, input_scale=True, init="data"),
     ],
-    ids=["plain", "residual", "bins", "waves", "learned"],
+    ids=["plain", "residual", "bins", "waves", "learned", "members"],
 )
 def test_every_task_and_network(kind, norm, network):
     methods = (*norm, Dropout(p=0.2, input_p=0.1, where="all"), GaussianNoise(std=0.1), WeightDecay())

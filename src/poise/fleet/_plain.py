@@ -18,6 +18,7 @@ from poise.fleet._record import Scores, record_epoch
 from poise.functional.schedule import value_at
 from poise.methods import AverageMethod, Batch, BatchMethod, Clock, Forward, LossMethod, UpdateMethod
 from poise.nn import set_step
+from poise.recipe import Network
 from poise.surgery import recalibrate_outputs, weights_of
 from poise.train import (
     Dataset,
@@ -28,6 +29,7 @@ from poise.train import (
     build_network,
     flatten_,
     flatten_gradients_,
+    rows_of_members,
     running_statistics,
 )
 
@@ -120,10 +122,10 @@ class _Training:
 
     def _loss(self, batch: Batch, progress: float) -> Tensor:
         task = self.plan.task
-        outputs = self.network(batch.inputs)
-        loss = (task.row_losses(outputs, batch.targets) * batch.weight).mean()
+        outputs, targets, weight = rows_of_members(self.network(batch.inputs), batch.targets, batch.weight)
+        loss = (task.row_losses(outputs, targets) * weight).mean()
         for method in self.recipe.of(LossMethod):
-            forward = Forward(outputs, batch.targets, batch.weight, task.row_losses, task.neutral, self.roles)
+            forward = Forward(outputs, targets, weight, task.row_losses, task.neutral, self.roles)
             loss = loss + method.at(progress).penalty(forward)
         return loss
 
@@ -184,7 +186,7 @@ class _Training:
 
     @torch.no_grad()
     def _outputs(self) -> tuple[Tensor, Tensor]:
-        train, val = (_chunks(part.inputs, self.recipe.network.width) for part in (self.train, self.val))
+        train, val = (_chunks(part.inputs, self.recipe.network) for part in (self.train, self.val))
         train_outputs = recalibrate_outputs(self.network, train)
         self.network.eval()
         if train_outputs is None:
@@ -195,6 +197,6 @@ class _Training:
         return float((self.plan.task.row_losses(outputs, part.targets) * part.weight).mean())
 
 
-def _chunks(inputs: Inputs, width: int) -> list[Inputs]:
-    size = max(1, _MAX_CELLS // width)
+def _chunks(inputs: Inputs, network: Network) -> list[Inputs]:
+    size = max(1, _MAX_CELLS // (network.width * network.num_members))
     return [Inputs(*(part[at : at + size] for part in inputs)) for at in range(0, max(1, inputs.num_rows), size)]

@@ -63,7 +63,8 @@ def _network(plan: Plan, data: Dataset, encoder: Encoder) -> nn.Module:
         key = plan.key.stream("init", "data")
         counting = plan.train_rows[data.weight[plan.train_rows] > 0]
         rows = counting if len(counting) else plan.train_rows
-        chosen = rows[np.sort(key.permutation(len(rows))[:_MOST_ROWS].numpy())]
+        most = max(1, _MOST_ROWS // plan.recipe.network.num_members)
+        chosen = rows[np.sort(key.permutation(len(rows))[:most].numpy())]
         with one_thread():
             initialize_from_rows(network, encoder.transform(data.table[chosen], dtype=dtype), key)
     return network

@@ -272,5 +272,6 @@ class TableNetwork(nn.Module):
             parts.append(self.periodic(encoded.scaled.float()))
         if encoded.category is not None and self.categories is not None:
             parts.append(self.categories(encoded.category))
-        outputs = self.task.predict(self.mlp(torch.cat([one.float() for one in parts], dim=1)))
+        outputs = self.mlp(torch.cat([one.float() for one in parts], dim=1))
+        outputs = self.task.predict(outputs if outputs.ndim < 3 else self.task.average(outputs))
         return outputs.double() * self.scale + self.mean if self.task.kind == "regression" else outputs

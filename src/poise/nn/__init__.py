@@ -9,9 +9,11 @@ from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
 from poise.nn._feature_scale import FeatureScale
 from poise.nn._fused import NormActDropout
 from poise.nn._linear import Linear
+from poise.nn._members import MemberAdapter, MemberHeads
 from poise.nn._mlp import MLP, ResidualBlock, SiteKind, Structure
 from poise.nn._norm import LayerNorm
 from poise.nn._periodic import PeriodicEmbedding
+from poise.nn._rank_one import RankOneConv2d, RankOneLinear, SharedMembers, share_members
 from poise.nn._stochastic import Stochastic, assign_keys, set_step
 from poise.nn._tabular import TabularNetwork, TabularShape
 
@@ -28,11 +30,16 @@ __all__ = [
     "GaussianNoise",
     "LayerNorm",
     "Linear",
+    "MemberAdapter",
+    "MemberHeads",
     "NormActDropout",
     "ParametricActivation",
     "PeriodicEmbedding",
     "PiecewiseLinear",
+    "RankOneConv2d",
+    "RankOneLinear",
     "ResidualBlock",
+    "SharedMembers",
     "SiteKind",
     "Stochastic",
     "Structure",
@@ -42,5 +49,6 @@ __all__ = [
     "backward_as_one_batch",
     "make_activation",
     "set_step",
+    "share_members",
     "use_domain",
 ]

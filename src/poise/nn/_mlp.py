@@ -13,6 +13,7 @@ from poise.nn._activation import ParametricActivation, make_activation
 from poise.nn._batch_norm import BatchNorm
 from poise.nn._feature_scale import FeatureScale
 from poise.nn._linear import Linear
+from poise.nn._members import MemberAdapter, MemberHeads
 from poise.nn._stochastic import fresh_key
 
 SiteKind = Literal["input", "norm", "hidden", "branch"]
@@ -35,6 +36,7 @@ class Structure:
         residual: Whether blocks add to a stream.
         parametric: Whether units learn how much they bend, see `ParametricActivation`.
         input_scale: Whether inputs have learned scales, see `FeatureScale`.
+        num_members: Networks that share all but their view of the inputs and their outputs, ≥ 1.
 
     Example:
         >>> Structure(width=64, depth=2).depth
@@ -47,6 +49,7 @@ class Structure:
     residual: bool = False
     parametric: bool = False
     input_scale: bool = False
+    num_members: int = 1
 
     def make_activation(self) -> nn.Module:
         """The nonlinearity of a hidden layer."""
@@ -62,6 +65,7 @@ class MLP(nn.Sequential):
     Residual: Linear, [x + branch(Linear(hidden(activation(Linear(norm(x))))))] times depth, activation, Linear.
     Learned scales of the inputs come before the first Linear. A Linear that feeds a batch normalization has no bias,
     which the normalization would remove again.
+    Of several members, the first layers are a `MemberAdapter` behind the scales, the last are `MemberHeads`.
 
     Args:
         in_features: D, ≥ 1.
@@ -71,7 +75,7 @@ class MLP(nn.Sequential):
         key: Names the initial weights; None takes one from torch's global generator.
 
     Shape:
-        (B, D) in, (B, C) out.
+        (B, D) in, (B, C) out; (B, K, C) for K > 1 members.
 
     Example:
         >>> import torch
@@ -93,8 +97,11 @@ class MLP(nn.Sequential):
         self._add("input", layers("input", in_features, 0))
         if structure.input_scale:
             self._add("scale", FeatureScale(in_features))
+        if structure.num_members > 1:
+            own = key.stream("members")
+            self._add("members", MemberAdapter(in_features, num_members=structure.num_members, key=own))
         width = self._add_hidden(in_features, structure, layers, key)
-        self._add("output", Linear(width, out_features, key=key.stream("output")))
+        self._add("output", _head(width, out_features, structure.num_members, key.stream("output")))
 
     def _add_hidden(self, in_features: int, structure: Structure, layers: Layers, key: Key) -> int:
         width, depth = structure.width, structure.depth
@@ -113,6 +120,12 @@ class MLP(nn.Sequential):
     def _add(self, name: str, layer: nn.Module | None) -> None:
         if layer is not None:
             self.add_module(name, layer)
+
+
+def _head(width: int, out_features: int, num_members: int, key: Key) -> nn.Module:
+    if num_members > 1:
+        return MemberHeads(width, out_features, num_members=num_members, key=key)
+    return Linear(width, out_features, key=key)
 
 
 def _plain_block(in_features: int, block: int, structure: Structure, layers: Layers, key: Key) -> nn.Sequential:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +14,8 @@ from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
 from poise.nn._mlp import MLP, Layers, Structure, no_layers
 from poise.nn._periodic import PeriodicEmbedding
 from poise.nn._stochastic import fresh_key
+
+Average = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +55,11 @@ class TabularNetwork(nn.Module):
         out_features: C, ≥ 1.
         structure: Of the MLP.
         layers: Supplies the regularizing layers.
+        average: Makes outputs (B, C) of those of all members (B, K, C), in eval mode.
         key: Names the initial weights; None takes one from torch's global generator.
 
     Shape:
-        Inputs of B rows in, (B, C) out.
+        Inputs of B rows in, (B, C) out; (B, K, C) for K > 1 members without `average`, and in training.
 
     Example:
         >>> network = TabularNetwork(TabularShape(2, 3, (4,)), 1, structure=Structure(width=8))
@@ -70,10 +74,12 @@ class TabularNetwork(nn.Module):
         *,
         structure: Structure | None = None,
         layers: Layers = no_layers,
+        average: Average | None = None,
         key: Key | None = None,
     ) -> None:
         super().__init__()
         key = key or fresh_key()
+        self.average = average
         self.num_continuous = shape.num_continuous
         self.numbers = None if shape.bins is None else PiecewiseLinear(shape.bins)
         self.periodic = _waves(shape, key.stream("periodic"))
@@ -99,7 +105,7 @@ class TabularNetwork(nn.Module):
         if self.categories is not None:
             parts.append(self.categories(inputs.categorical))
         outputs: Tensor = self.mlp(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
-        return outputs
+        return outputs if outputs.ndim < 3 or self.training or self.average is None else self.average(outputs)
 
 
 def _waves(shape: TabularShape, key: Key) -> PeriodicEmbedding | None:

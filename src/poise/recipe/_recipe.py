@@ -95,6 +95,7 @@ class Network:
         periodic_dim: What the waves of a number become, ≥ 1.
         parametric: Whether units learn how much they bend.
         input_scale: Whether inputs have learned scales.
+        num_members: Networks that share all but their view of the inputs and their outputs; their average predicts.
         init: "kaiming" (as torch's linear layers) or "data" (units of variance 1 that bend among the training rows).
 
     Example:
@@ -114,10 +115,11 @@ class Network:
     periodic_dim: int = 3
     parametric: bool = False
     input_scale: bool = False
+    num_members: int = 1
     init: str = "kaiming"
 
     def __post_init__(self) -> None:
-        for name in ("width", "depth", "embedding_dim", "periodic_dim"):
+        for name in ("width", "depth", "embedding_dim", "periodic_dim", "num_members"):
             check_integer(name, getattr(self, name), Interval(1))
         for name in ("num_bins", "num_frequencies"):
             check_integer(name, getattr(self, name), Interval(0))
@@ -131,7 +133,9 @@ class Network:
     @property
     def structure(self) -> Structure:
         """The hidden part."""
-        return Structure(self.width, self.depth, self.activation, self.residual, self.parametric, self.input_scale)
+        return Structure(
+            self.width, self.depth, self.activation, self.residual, self.parametric, self.input_scale, self.num_members
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,15 @@ from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from poise.methods import Role, Weight
-from poise.nn import BatchNorm, LayerNorm, NormActDropout, PeriodicEmbedding
+from poise.nn import (
+    BatchNorm,
+    LayerNorm,
+    MemberAdapter,
+    NormActDropout,
+    PeriodicEmbedding,
+    RankOneConv2d,
+    RankOneLinear,
+)
 
 # Private in torch, and the only common base of its batch and instance normalizations of every rank.
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, BatchNorm, LayerNorm, NormActDropout)
@@ -16,9 +24,9 @@ def weights_of(network: nn.Module) -> dict[str, Weight]:
     """Every parameter of `network` with its role; a parameter that is shared counts once.
 
     The role goes by the module that owns the parameter, not by its number of axes: "norm" for scale and shift of a
-    normalization, "embedding" for tables and waves, "bias", "scale" for other vectors, "kernel" for the rest. Of a
-    kernel that is normalized to a length of its own (weight_norm), the length is the "kernel" and the direction, whose
-    size has no effect, is a "scale".
+    normalization, "embedding" for tables and waves, "bias", "scale" for other vectors and for those of members,
+    "kernel" for the rest. Of a kernel that is normalized to a length of its own (weight_norm), the length is the
+    "kernel" and the direction, whose size has no effect, is a "scale".
 
     Example:
         >>> from torch import nn
@@ -42,9 +50,15 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter, prefix: str) ->
         return "embedding"
     if name.startswith("bias") or (isinstance(module, ParametrizationList) and prefix.endswith(".bias")):
         return "bias"
-    if _is_direction(module, name):
+    if _is_direction(module, name) or _is_member_scale(module, name):
         return "scale"
     return "kernel" if parameter.ndim >= 2 else "scale"
+
+
+def _is_member_scale(module: nn.Module, name: str) -> bool:
+    return isinstance(module, MemberAdapter) or (
+        isinstance(module, RankOneLinear | RankOneConv2d) and name in ("in_scale", "out_scale")
+    )
 
 
 def _is_direction(module: nn.Module, name: str) -> bool:

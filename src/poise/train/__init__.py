@@ -18,7 +18,7 @@ from poise.train._network import BuiltNetwork, build_network
 from poise.train._plan import Dataset, Plan, Rows, batch_bounds
 from poise.train._predictor import Predictor, row_chunks
 from poise.train._state import State
-from poise.train._task import Binary, Multiclass, Regression, Task
+from poise.train._task import Binary, Multiclass, Regression, Task, rows_of_members
 
 __all__ = [
     "Binary",
@@ -43,6 +43,7 @@ __all__ = [
     "read_checkpoint",
     "remove_leftovers",
     "row_chunks",
+    "rows_of_members",
     "running_statistics",
     "save_state",
     "to_json",

@@ -60,7 +60,7 @@ def build_network(
         spec.num_frequencies, spec.frequency_scale, spec.periodic_dim,
     )  # fmt: skip
     network = TabularNetwork(
-        shape, task.num_outputs, structure=spec.structure, layers=layers, key=key.stream("init")
+        shape, task.num_outputs, structure=spec.structure, layers=layers, average=task.average, key=key.stream("init")
     ).to(dtype)
     assign_keys(network, key)
     return BuiltNetwork(network, scheduled)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -47,8 +48,24 @@ class Task(ABC):
         """Class probabilities (N, number of classes), or values (N,)."""
 
     @abstractmethod
+    def average(self, outputs: Tensor) -> Tensor:
+        """Outputs (N, num_outputs) whose prediction is the mean of those of members, outputs (N, K, num_outputs)."""
+
+    @abstractmethod
     def score(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> float:
         """Weighted accuracy, or R²."""
+
+
+def rows_of_members(outputs: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (N, K, C), targets (N, C) and weight (N,) as N · K rows, whose mean loss is the mean of the members'.
+
+    Outputs (N, C) stay as they are.
+    """
+    if outputs.ndim == targets.ndim:
+        return outputs, targets, weight
+    members = outputs.shape[1]
+    targets = targets.unsqueeze(1).expand(-1, members, -1)
+    return outputs.flatten(0, 1), targets.flatten(0, 1), weight.unsqueeze(1).expand(-1, members).flatten()
 
 
 def _accuracy(hits: Tensor, weight: Tensor) -> float:
@@ -79,6 +96,11 @@ class Binary(Task):
 
     def predict(self, outputs: Tensor) -> Tensor:
         return torch.cat((torch.sigmoid(-outputs), torch.sigmoid(outputs)), dim=-1)
+
+    def average(self, outputs: Tensor) -> Tensor:
+        # log of the odds of the mean probabilities
+        log_yes, log_no = torch.nn.functional.logsigmoid(outputs), torch.nn.functional.logsigmoid(-outputs)
+        return log_yes.logsumexp(dim=-2) - log_no.logsumexp(dim=-2)
 
     def score(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> float:
         return _accuracy(((outputs > 0) == (targets > 0.5)).squeeze(-1), weight)
@@ -114,6 +136,10 @@ class Multiclass(Task):
     def predict(self, outputs: Tensor) -> Tensor:
         return torch.softmax(outputs, dim=-1)
 
+    def average(self, outputs: Tensor) -> Tensor:
+        # log of the mean probabilities; a constant that all classes share would change nothing
+        return torch.log_softmax(outputs, dim=-1).logsumexp(dim=-2) - math.log(outputs.shape[-2])
+
     def score(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> float:
         return _accuracy(outputs.argmax(-1) == targets.argmax(-1), weight)
 
@@ -138,6 +164,9 @@ class Regression(Task):
 
     def predict(self, outputs: Tensor) -> Tensor:
         return outputs.squeeze(-1)
+
+    def average(self, outputs: Tensor) -> Tensor:
+        return outputs.mean(dim=-2)
 
     def score(self, outputs: Tensor, targets: Tensor, weight: Tensor) -> float:
         mean = (targets.squeeze(-1) * weight).sum() / weight.sum()

@@ -53,7 +53,7 @@ def other_rows(data):
 @pytest.mark.parametrize(
     "network",
     [
-        {"numeric": "quantile", "num_bins": 4, "num_frequencies": 3},
+        {"numeric": "quantile", "num_bins": 4, "num_frequencies": 3, "num_members": 3, "parametric": True},
         pytest.param({"numeric": "robust"}, marks=pytest.mark.slow),
     ],
 )

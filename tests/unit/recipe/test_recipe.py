@@ -21,6 +21,7 @@ FAULTS = [
     (Network, "num_bins", [-1, 1.0]),
     (Network, "parametric", [1, "yes"]),
     (Network, "input_scale", [0, None]),
+    (Network, "num_members", [0, 2.5]),
     (Network, "init", ["he", None, 1]),
     (Network, "num_frequencies", [-1, 2.0]),
     (Network, "frequency_scale", [-0.1, "1", float("nan")]),

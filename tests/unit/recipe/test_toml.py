@@ -37,7 +37,7 @@ RECIPES = [
         optimizer=AdamW(lr=Cosine(1 / 3, warmup=0.1), beta1=0, eps=1e-30, bias_lr=0.1),
         budget=Budget(max_epochs=1, batch_size=10**9),
         network=Network(
-            width=1, depth=50, activation="selu", residual=True, numeric="quantile", num_bins=3, num_frequencies=5
+            width=1, depth=50, activation="selu", residual=True, numeric="quantile", num_bins=3, num_members=2
         ),
     ),
     *(

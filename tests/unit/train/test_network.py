@@ -96,3 +96,12 @@ def test_dtype_and_shape(dtype):
     inputs = Encoder.fit(TABLE, infer_schema(TABLE), ROWS, numeric="robust", num_bins=0).transform(TABLE, dtype=dtype)
     assert built.network(inputs).shape == (40, 3)
     assert built.network(inputs).dtype == dtype
+
+
+def test_members_answer_each_for_itself_in_training_and_as_their_mean_in_eval_mode():
+    built = build(network=Network(width=6, depth=2, num_members=4), dtype=torch.float64)
+    inputs = Encoder.fit(TABLE, infer_schema(TABLE), ROWS).transform(TABLE, dtype=torch.float64)
+    task, outputs = Multiclass(3), built.network(inputs)
+    assert outputs.shape == (40, 4, 3)
+    mean = task.predict(outputs.flatten(0, 1)).view(40, 4, 3).mean(dim=1)
+    torch.testing.assert_close(task.predict(built.network.eval()(inputs)), mean)

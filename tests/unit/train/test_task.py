@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import accuracy_score, log_loss, r2_score
 from torch.nn import functional as F
 
-from poise.train import Binary, Multiclass, Regression
+from poise.train import Binary, Multiclass, Regression, rows_of_members
 
 TASKS = [Binary(), Multiclass(2), Multiclass(4), Regression()]
 
@@ -84,3 +84,33 @@ def test_extreme_logits_predict_certainty_and_sum_to_one():
 def test_tasks_are_values():
     assert Binary() == Binary() != Regression()
     assert len({Multiclass(3), Multiclass(3), Multiclass(4)}) == 2
+
+
+@pytest.mark.parametrize("task", TASKS, ids=repr)
+@pytest.mark.parametrize("scale", [1.0, 300.0])
+def test_the_average_of_members_predicts_the_mean_of_their_predictions(task, scale):
+    generator = torch.Generator().manual_seed(0)
+    outputs = scale * torch.randn(50, 6, task.num_outputs, dtype=torch.float64, generator=generator)
+    outputs = outputs - scale if task.kind == "binary" else outputs  # all members sure of the same
+    expected = torch.stack([task.predict(outputs[:, k]) for k in range(6)]).mean(dim=0)
+    torch.testing.assert_close(task.predict(task.average(outputs)), expected)
+    alike = outputs[:, :1].expand(-1, 6, -1)
+    torch.testing.assert_close(task.predict(task.average(alike)), task.predict(outputs[:, 0]))
+
+
+def test_average_of_members_that_are_too_sure_is_finite():
+    outputs = torch.tensor([[[-900.0], [-1000.0]], [[900.0], [1000.0]]], dtype=torch.float64)
+    torch.testing.assert_close(
+        Binary().average(outputs).flatten(), torch.tensor([-900.0, 900.0]).double(), atol=1, rtol=0
+    )
+
+
+@pytest.mark.parametrize("task", TASKS, ids=repr)
+def test_the_loss_of_members_is_the_mean_of_their_losses(task):
+    _, values, weight = make(task, rows=20)
+    targets = task.targets(values)
+    outputs = torch.randn(20, 6, task.num_outputs, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    own = [(task.row_losses(outputs[:, k], targets) * weight).mean() for k in range(6)]
+    flat, spread, weights = rows_of_members(outputs, targets, weight)
+    torch.testing.assert_close((task.row_losses(flat, spread) * weights).mean(), torch.stack(own).mean())
+    assert rows_of_members(outputs[:, 0], targets, weight)[1] is targets

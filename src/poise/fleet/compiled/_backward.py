@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from poise.fleet.compiled._members import adapt_backward, heads_backward
 from poise.fleet.compiled._products import input_grad_product, weight_grad_product
 from poise.fleet.compiled._program import (
     ACCUMULATE,
     ACTIVATION,
+    ADAPT,
     ADD,
     ALPHA,
     BIAS,
     CHAIN,
     CODE,
+    COPIES,
     DROP_PATH,
     EPS,
     FIRST,
+    HEADS,
     LAYER_NORM,
     LINEAR,
     NO_NORM,
@@ -27,6 +31,7 @@ from poise.fleet.compiled._program import (
     RATE,
     SCALE,
     SOURCE,
+    SOURCE_COPIES,
     SOURCE_GRAD,
     SOURCE_WIDTH,
     STRENGTH,
@@ -75,9 +80,9 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
     for index in range(program.ops.shape[0] - 1, -1, -1):
         op = operation(program, index)
         code = op[CODE]
-        x = value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH])
-        g = value(buffers.grads, program, op[TARGET_GRAD], rows, op[WIDTH])
-        gx = value(buffers.grads, program, op[SOURCE_GRAD], rows, op[SOURCE_WIDTH])
+        x = value(buffers.values, program, op[SOURCE], rows * op[SOURCE_COPIES], op[SOURCE_WIDTH])
+        g = value(buffers.grads, program, op[TARGET_GRAD], rows * op[COPIES], op[WIDTH])
+        gx = value(buffers.grads, program, op[SOURCE_GRAD], rows * op[SOURCE_COPIES], op[SOURCE_WIDTH])
         wanted = op[FIRST] < op[SOURCE_WIDTH]
         if code == LINEAR:
             _linear_backward(op, state, buffers, x, g, gx)
@@ -86,16 +91,20 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
             _pass_on(op, g, gx)
         elif code == DROP_PATH and wanted:
             if strengths[op[STRENGTH]] > 0:
-                mask = flat_value(buffers.masks, program, op[TARGET], rows)
-                for r in range(rows):
+                mask = flat_value(buffers.masks, program, op[TARGET], g.shape[0])
+                for r in range(g.shape[0]):
                     for j in range(g.shape[1]):
                         g[r, j] *= mask[r]
             _pass_on(op, g, gx)
+        elif code == ADAPT:
+            adapt_backward(op, state, x, g, gx)
+        elif code == HEADS:
+            heads_backward(op, state, x, g, gx)
         elif code == SCALE:
             _scale_backward(op, program, state, x, g)
             _pass_on(op, g, gx)
         elif code == ADD:
-            other = value(buffers.grads, program, op[OTHER], rows, op[WIDTH])
+            other = value(buffers.grads, program, op[OTHER], g.shape[0], op[WIDTH])
             copy(g, other)
             _pass_on(op, g, gx)
         elif code == NOISE and wanted:

@@ -10,6 +10,7 @@ from poise.fleet.compiled._backward import backward
 from poise.fleet.compiled._batch import change, encode, encode_backward, fetch, gather
 from poise.fleet.compiled._forward import chain, forward, linear
 from poise.fleet.compiled._loss import add_scores, loss_gradient
+from poise.fleet.compiled._members import average_members
 from poise.fleet.compiled._program import (
     ACCUMULATE,
     BATCH_NORM,
@@ -20,11 +21,13 @@ from poise.fleet.compiled._program import (
     IN_WIDTH,
     LINEAR,
     NORM,
+    NUM_MEMBERS,
     NUM_OUTPUTS,
     OUT_OFFSET,
     RUNNING,
     SMOOTHING,
     SOURCE,
+    SOURCE_COPIES,
     SOURCE_WIDTH,
     TARGET,
     TASK,
@@ -54,7 +57,7 @@ def train_epoch(
         rates: (steps, number of averages) float64.
         step: Optimizer steps done before.
     """
-    outputs, task = program.sizes[NUM_OUTPUTS], program.sizes[TASK]
+    outputs, task, members = program.sizes[NUM_OUTPUTS], program.sizes[TASK], program.sizes[NUM_MEMBERS]
     num_ops, zero, training = program.ops.shape[0], np.int64(0), np.int64(1)  # a literal would be a type of its own
     for index in range(bounds.size - 1):
         rows = bounds[index + 1] - bounds[index]
@@ -66,9 +69,9 @@ def train_epoch(
         encode(program, state, buffers.numeric, buffers.categorical, x, buffers.scratch)
         forward(program, state, buffers, now, step + index, rows, zero, num_ops, training)
         clear(program, state.grad)
-        out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
-        out_grad = value(buffers.grads, program, program.sizes[OUT_OFFSET], rows, outputs)
-        loss_gradient(task, out, buffers.targets, buffers.weight, now[SMOOTHING], out_grad)
+        out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows * members, outputs)
+        out_grad = value(buffers.grads, program, program.sizes[OUT_OFFSET], rows * members, outputs)
+        loss_gradient(task, out, buffers.targets, buffers.weight, now[SMOOTHING], members, out_grad)
         backward(program, state, buffers, now, rows)
         if program.tables.shape[0] + program.waves.shape[0] > 0:
             gx = value(buffers.grads, program, program.sizes[IN_GRAD], rows, program.sizes[IN_WIDTH])
@@ -95,15 +98,17 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
         measure: Whether to measure statistics.
         sums: (2,) float64, see `add_scores`.
     """
-    capacity, num_rows, num_ops = program.sizes[CAPACITY], data.numeric.shape[0], program.ops.shape[0]
+    members, num_rows, num_ops = program.sizes[NUM_MEMBERS], data.numeric.shape[0], program.ops.shape[0]
+    most = program.sizes[CAPACITY] // members  # rows of a pass
     outputs, training, step = program.sizes[NUM_OUTPUTS], np.int64(0), np.int64(0)
     first, stored = np.int64(0), np.int64(-1)
     while first < num_ops:
         last = _next_barrier(program, first + 1 if stored >= 0 else first) if measure else num_ops
         width = program.ops[last][WIDTH] if last < num_ops else 1
+        copies = program.ops[last][SOURCE_COPIES] if last < num_ops else 1
         mean, squares = np.zeros(width, np.float64), np.zeros(width, np.float64)
-        for start in range(0, num_rows, capacity):
-            rows = min(capacity, num_rows - start)
+        for start in range(0, num_rows, most):
+            rows = min(most, num_rows - start)
             if stored >= 0:
                 from_ = _resume(program, state, buffers, strengths, first, start, rows)
             else:
@@ -112,16 +117,18 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
             if last < num_ops:
                 forward(program, state, buffers, strengths, step, rows, from_, last - 1, training)
                 x = _store(program, state, buffers, strengths, last, start, rows)
-                _merge_moments(x, start, mean, squares, buffers.rows)
+                _merge_moments(x, start * copies, mean, squares, buffers.rows)
             else:
                 forward(program, state, buffers, strengths, step, rows, from_, last, training)
-                out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows, outputs)
+                out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows * members, outputs)
+                if members > 1:
+                    out = average_members(program.sizes[TASK], out, members)
                 add_scores(program.sizes[TASK], out, data.targets, data.weight, start, sums)
         if last < num_ops:
             running = program.ops[last][RUNNING]
             for j in range(width):
                 state.statistics[running + j] = mean[j]
-                state.statistics[running + width + j] = squares[j] / num_rows
+                state.statistics[running + width + j] = squares[j] / (num_rows * copies)
         first, stored = last, last
 
 
@@ -138,13 +145,14 @@ def _next_barrier(program: Any, first: int) -> Any:
 def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> Any:
     """Run the operation before the barrier and keep its value in the store."""
     zero, op = np.int64(0), operation(program, barrier - 1)
-    width = program.ops[barrier][WIDTH]
-    kept = matrix(buffers.store, start * width, rows, width)
+    width, copies = program.ops[barrier][WIDTH], program.ops[barrier][SOURCE_COPIES]
+    kept = matrix(buffers.store, start * copies * width, rows * copies, width)
     if op[CODE] == LINEAR:
-        linear(op, state, buffers, value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH]), kept)
+        x = value(buffers.values, program, op[SOURCE], rows * copies, op[SOURCE_WIDTH])
+        linear(op, state, buffers, x, kept)
     else:
         forward(program, state, buffers, strengths, zero, rows, barrier - 1, barrier, zero)
-        copy(value(buffers.values, program, op[TARGET], rows, width), kept)
+        copy(value(buffers.values, program, op[TARGET], rows * copies, width), kept)
     return kept
 
 
@@ -152,12 +160,12 @@ def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int,
 def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> int:
     """Go on from the store; returns the next operation."""
     zero, op = np.int64(0), operation(program, barrier)
-    width = op[WIDTH]
-    kept = matrix(buffers.store, start * width, rows, width)
+    width, copies = op[WIDTH], op[SOURCE_COPIES]
+    kept = matrix(buffers.store, start * copies * width, rows * copies, width)
     if op[ACCUMULATE] == 1:  # read by a later operation too
-        copy(kept, value(buffers.values, program, op[SOURCE], rows, width))
+        copy(kept, value(buffers.values, program, op[SOURCE], rows * copies, width))
         return barrier
-    y = value(buffers.values, program, op[TARGET], rows, width)
+    y = value(buffers.values, program, op[TARGET], rows * copies, width)
     chain(op, program, state, buffers, kept, y, strengths, zero, zero)
     return barrier + 1
 

@@ -6,18 +6,22 @@ from typing import Any
 
 import numpy as np
 
+from poise.fleet.compiled._members import adapt, heads
 from poise.fleet.compiled._products import forward_product
 from poise.fleet.compiled._program import (
     ACTIVATION,
+    ADAPT,
     ADD,
     ALPHA,
     ALPHA_DROPOUT,
     BIAS,
     CHAIN,
     CODE,
+    COPIES,
     DROP,
     DROP_PATH,
     EPS,
+    HEADS,
     LAYER_NORM,
     LINEAR,
     NO_NORM,
@@ -28,6 +32,7 @@ from poise.fleet.compiled._program import (
     RUNNING,
     SCALE,
     SOURCE,
+    SOURCE_COPIES,
     SOURCE_WIDTH,
     STREAM,
     STRENGTH,
@@ -73,12 +78,12 @@ _FEW = 4
 def forward(
     program: Any, state: Any, buffers: Any, strengths: Any, step: int, rows: int, first: int, last: int, training: int
 ) -> None:
-    """Operations first … last - 1 on `rows` rows."""
+    """Operations first … last - 1 on `rows` rows of the batch."""
     for index in range(first, last):
         op = operation(program, index)
         code = op[CODE]
-        x = value(buffers.values, program, op[SOURCE], rows, op[SOURCE_WIDTH])
-        y = value(buffers.values, program, op[TARGET], rows, op[WIDTH])
+        x = value(buffers.values, program, op[SOURCE], rows * op[SOURCE_COPIES], op[SOURCE_WIDTH])
+        y = value(buffers.values, program, op[TARGET], rows * op[COPIES], op[WIDTH])
         if code == LINEAR:
             linear(op, state, buffers, x, y)
         elif code == CHAIN:
@@ -91,16 +96,20 @@ def forward(
         elif code == DROP_PATH:
             copy(x, y)
             if training == 1 and strengths[op[STRENGTH]] > 0:
-                mask = flat_value(buffers.masks, program, op[TARGET], rows)
-                keep_mask(mask, rows, program.streams[op[STREAM]], step, strengths[op[STRENGTH]], buffers.scratch)
-                for r in range(rows):
+                mask = flat_value(buffers.masks, program, op[TARGET], y.shape[0])
+                keep_mask(mask, mask.size, program.streams[op[STREAM]], step, strengths[op[STRENGTH]], buffers.scratch)
+                for r in range(y.shape[0]):
                     for j in range(y.shape[1]):
                         y[r, j] *= mask[r]
+        elif code == ADAPT:
+            adapt(op, state, x, y)
+        elif code == HEADS:
+            heads(op, state, x, y)
         elif code == SCALE:
             _scale_features(op, program, state, x, y)
         elif code == ADD:
-            other = value(buffers.values, program, op[OTHER], rows, op[WIDTH])
-            for r in range(rows):
+            other = value(buffers.values, program, op[OTHER], y.shape[0], op[WIDTH])
+            for r in range(y.shape[0]):
                 for j in range(y.shape[1]):
                     y[r, j] = x[r, j] + other[r, j]
 

@@ -14,16 +14,22 @@ from poise.kernels.cpu._vector import select
 
 
 @inner
-def loss_gradient(task: int, outputs: Any, targets: Any, weight: Any, smoothing: float, grad: Any) -> None:
-    """Gradient of the weighted mean loss in the outputs; targets (B · K,) flat, smoothed towards 1 / classes."""
+def loss_gradient(
+    task: int, outputs: Any, targets: Any, weight: Any, smoothing: float, members: int, grad: Any
+) -> None:
+    """Gradient of the weighted mean loss in the outputs, `members` rows of them for each of B rows.
+
+    The targets (B · C,) are flat, and smoothed towards 1 / classes.
+    """
     rows, width = outputs.shape
     number = outputs.dtype.type
     share = number(1.0 / rows)
     keep, neutral = number(1.0 - smoothing), number(smoothing / max(2, width))
     for i in range(rows):
-        w = weight[i] * share
+        row = i // members
+        w = weight[row] * share
         if task == BINARY:
-            t = keep * targets[i] + neutral
+            t = keep * targets[row] + neutral
             grad[i, 0] = w * (sigmoid(outputs[i, 0]) - t)
         elif task == MULTICLASS:
             top, total, mass = outputs[i, 0], number(0), number(0)
@@ -32,12 +38,12 @@ def loss_gradient(task: int, outputs: Any, targets: Any, weight: Any, smoothing:
             for k in range(width):
                 grad[i, k] = exp(outputs[i, k] - top)
                 total += grad[i, k]
-                mass += keep * targets[i * width + k] + neutral
+                mass += keep * targets[row * width + k] + neutral
             for k in range(width):
-                t = keep * targets[i * width + k] + neutral
+                t = keep * targets[row * width + k] + neutral
                 grad[i, k] = w * (grad[i, k] / total * mass - t)
         else:
-            grad[i, 0] = w * number(2) * (outputs[i, 0] - targets[i])
+            grad[i, 0] = w * number(2) * (outputs[i, 0] - targets[row])
 
 
 @inner

@@ -81,7 +81,8 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
     network = built.network
     if type(network) is not TabularNetwork:
         raise Unsupported(f"network {type(network).__name__}")
-    dtype, capacity = _DTYPES[plan.dtype], max(most_rows, _CHUNK)
+    members = plan.recipe.network.num_members
+    dtype, capacity = _DTYPES[plan.dtype], max(most_rows * members, _CHUNK)
     strengths, streams = StrengthTable(), [0]
     strengths.add(plan.recipe.optimizer.lr)
     _add_losses(plan, strengths)
@@ -102,6 +103,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
         (codes.NUM_OUTPUTS, plan.task.num_outputs),
         (codes.TASK, _TASKS[plan.task.kind]),
         (codes.MOMENTS_SIZE, net.moments_size),
+        (codes.NUM_MEMBERS, members),
     ):
         sizes[index] = size
     optimizer = plan.recipe.optimizer
@@ -122,7 +124,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
         optimizer=np.array([optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.bias_lr]),
     )
     buffer_sizes = _buffer_sizes(program, net.total_width, net.widest, net.num_norms)
-    return Lowered(program, strengths, buffer_sizes, net.store_width)
+    return Lowered(program, strengths, buffer_sizes, net.store_width * members)
 
 
 def _table(rows: list[tuple[int, ...]], width: int) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ from torch import nn
 from poise.fleet.compiled._operations import Operations, Value
 from poise.fleet.compiled._program import (
     ACTIVATION,
+    ADAPT,
     ADD,
     ALPHA,
     ALPHA_DROPOUT,
@@ -23,6 +24,7 @@ from poise.fleet.compiled._program import (
     DROPOUT,
     EPS,
     GHOST_SIZE,
+    HEADS,
     LAYER_NORM,
     LINEAR,
     MOMENTS,
@@ -53,6 +55,8 @@ from poise.nn import (
     GaussianNoise,
     LayerNorm,
     Linear,
+    MemberAdapter,
+    MemberHeads,
     ParametricActivation,
     PeriodicEmbedding,
     ResidualBlock,
@@ -127,6 +131,8 @@ class _Lowering:
             DropPath: self._drop_path,
             ResidualBlock: self._residual,
             FeatureScale: self._scale,
+            MemberAdapter: self._adapt,
+            MemberHeads: self._heads,
             ParametricActivation: self._parametric,
             MLP: self._sequence,
             nn.Sequential: self._sequence,
@@ -246,6 +252,17 @@ class _Lowering:
     def _scale(self, layer: FeatureScale, x: Value) -> Value:
         y, op = self.code.add(SCALE, x, self.code.new(x.width)), self.code.ops[-1]
         op[ALPHA], op[RATE] = self.offsets[id(layer.weight)], self.code.constant(layer.rate)
+        return y
+
+    def _adapt(self, layer: MemberAdapter, x: Value) -> Value:
+        self.code.copies = len(layer.weight)
+        y = self.code.add(ADAPT, x, self.code.new(x.width))
+        self.code.ops[-1][WEIGHT] = self.offsets[id(layer.weight)]
+        return y
+
+    def _heads(self, layer: MemberHeads, x: Value) -> Value:
+        y, op = self.code.add(HEADS, x, self.code.new(len(layer.bias) // layer.num_members)), self.code.ops[-1]
+        op[WEIGHT], op[BIAS] = self.offsets[id(layer.weight)], self.offsets[id(layer.bias)]
         return y
 
     def _drop(self, layer: Dropout | AlphaDropout, x: Value) -> Value:

@@ -10,6 +10,7 @@ from poise.fleet.compiled._program import (
     ACTIVATION,
     CHAIN,
     CODE,
+    COPIES,
     DROP,
     DROP_PATH,
     EPS,
@@ -24,6 +25,7 @@ from poise.fleet.compiled._program import (
     RATE,
     SCALE,
     SOURCE,
+    SOURCE_COPIES,
     SOURCE_GRAD,
     SOURCE_WIDTH,
     STREAM,
@@ -37,11 +39,12 @@ from poise.kernels.cpu._activation import CODES
 
 @dataclass(frozen=True)
 class Value:
-    """A matrix of the batch: where it lies, how wide it is, and its first column whose gradient is needed."""
+    """A matrix of the batch: where it lies, how wide it is, its first column whose gradient is needed, rows per row."""
 
     offset: int
     width: int
     first: int = 0
+    copies: int = 1
 
 
 @dataclass(eq=False)
@@ -52,15 +55,17 @@ class Operations:
         ops: In order of execution.
         constants: Of the program.
         total_width: Columns of all values.
+        copies: Rows of new values for each row of the batch.
     """
 
     ops: list[list[int]] = field(default_factory=list)
     constants: list[float] = field(default_factory=list)
     total_width: int = 0
+    copies: int = 1
 
     def new(self, width: int, first: int = 0) -> Value:
         """Room for a value."""
-        value = Value(self.total_width, width, first)
+        value = Value(self.total_width, width, first, self.copies)
         self.total_width += width
         return value
 
@@ -72,6 +77,7 @@ class Operations:
         op[ACCUMULATE], op[FIRST], op[GHOST_SIZE], op[MOMENTS], op[EPS] = 0, x.first, 0, 0, 0
         op[STRENGTH], op[STREAM], op[RATE] = 0, 0, 0
         op[SOURCE_GRAD], op[TARGET_GRAD] = x.offset, y.offset
+        op[SOURCE_COPIES], op[COPIES] = x.copies, y.copies
         self.ops.append(op)
         return y
 

@@ -1,8 +1,9 @@
 """A network and its recipe as tables of numbers, which machine code walks through.
 
 One program is compiled for all networks: what differs between them is data. A *value* is a matrix with a row for each
-row of the batch; all values lie one after the other in a flat buffer, value v from `offset[v] · capacity` on, where the
-capacity is the largest number of rows. A *strength* is a number that may change from step to step.
+row of the batch, or K rows for K members that share the network; all values lie one after the other in a flat buffer,
+value v from `offset[v] · capacity` on, where the capacity is the largest number of rows. A *strength* is a number that
+may change from step to step.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 # What a row of `Program.ops` does, in column CODE.
-LINEAR, CHAIN, NOISE, DROP_PATH, ADD, SCALE = range(6)
+LINEAR, CHAIN, NOISE, DROP_PATH, ADD, SCALE, ADAPT, HEADS = range(8)
 # Its columns. Offsets of values are in columns of the batch, those of parameters in numbers; -1 where there is none.
 (
     CODE,
@@ -36,8 +37,10 @@ LINEAR, CHAIN, NOISE, DROP_PATH, ADD, SCALE = range(6)
     TARGET_GRAD,
     ALPHA,  # offset of what is learned of a nonlinearity or of a scale
     RATE,  # of it, an index in `Program.constants`
+    SOURCE_COPIES,  # rows of the source for each row of the batch: 1, or the number of members
+    COPIES,  # of the target
     NUM_COLUMNS,
-) = range(24)
+) = range(26)
 NO_NORM, BATCH_NORM, LAYER_NORM = range(3)
 NUM_WAVES = 7  # columns of `Program.waves`
 NO_DROP, DROPOUT, ALPHA_DROPOUT = range(3)
@@ -101,8 +104,9 @@ class Program(NamedTuple):
     MOMENTS_SIZE,
     TOTAL_WIDTH,
     WIDEST,
+    NUM_MEMBERS,
     NUM_SIZES,
-) = range(13)
+) = range(14)
 
 
 class Rows(NamedTuple):

@@ -20,7 +20,7 @@ from poise.fleet.stacked._rows import RowPool, stacked_inputs
 from poise.fleet.stacked._stack import Stack
 from poise.methods import Batch, Forward, LossMethod, Method, UpdateMethod, Weight
 from poise.surgery import recalibrate_outputs, weights_of
-from poise.train import running_statistics
+from poise.train import rows_of_members, running_statistics
 
 # Rows times width that are scored in one pass: of a variant as in the plain engine, and of as many as fit the cache.
 _MAX_CELLS, _CACHED_CELLS = 1 << 26, 1 << 21
@@ -44,6 +44,7 @@ class StackedTraining:
         self.stack = Stack([member.network for member in members], device=device)
         if min(end - start for start, end in self.bounds) > 1:
             self.stack.fuse()
+        self._cells = self.recipe.network.width * self.recipe.network.num_members
         self.replays = Replays()
         self.stack.replay(self.replays)
         self.vectors = {
@@ -148,7 +149,7 @@ class StackedTraining:
         strengths: Strengths,
     ) -> Tensor:  # fmt: skip
         task = self.plan.task
-        outputs = network(inputs)
+        outputs, targets, weight = rows_of_members(network(inputs), targets, weight)
         loss: Tensor = (task.row_losses(outputs, targets) * weight).mean()
         weights = {name: Weight(parameters[name], role) for name, role in self.roles.items()}
         for method in self.losses:
@@ -191,7 +192,7 @@ class StackedTraining:
         averaging = torch.tensor([member.has_average() for member in self.members], device=self.device)
         weights = torch.where(averaging[:, None], self.vectors["average"], self.stack.weights)
         rows = max(max(len(member.plan.train_rows), len(member.plan.val_rows)) for member in self.members[:1])
-        together = max(1, _CACHED_CELLS // (self.recipe.network.width * max(1, rows)))
+        together = max(1, _CACHED_CELLS // (self._cells * max(1, rows)))
         train, val = [], []
         for at in range(0, len(self.members), together):
             outputs = self._outputs(slice(at, at + together), weights)
@@ -215,7 +216,7 @@ class StackedTraining:
 
     def _outputs(self, places: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs (V, N, C) for training and validation rows; the statistics in the stack become the exact ones."""
-        members, size = self.members[places], max(1, _MAX_CELLS // self.recipe.network.width)
+        members, size = self.members[places], max(1, _MAX_CELLS // self._cells)
         train = stacked_inputs([member.rows.train for member in members], self.device, size)
         val = stacked_inputs([member.rows.val for member in members], self.device, size)
         buffers = {name: buffer[places].clone() for name, buffer in self.stack.buffers.items()}
