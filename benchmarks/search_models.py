@@ -238,8 +238,8 @@ def page(found: dict[str, object]) -> str:
         f"{raced['best']:.4f} against {full['best']:.4f}.", "",
         "## Side by side", "",
         "Processor seconds of one epoch of one model alone, over its share of an epoch of a stack of V, on one core; "
-        "medians of interleaved pairs, with their range. Batches of 128; 12,000 or 6,000 rows for perceptrons, 1,000 or "
-        "384 images for the others. Dropout in each.", "",
+        "medians of interleaved pairs, with their range. Batches of 128; 12,000 or 6,000 rows for perceptrons, 1,000 "
+        "or 384 images for the others. Dropout in each.", "",
         "| model | V | gain | range |", "|---|--:|--:|--:|",
     ]  # fmt: skip
     for one in found["stacks"]:
