@@ -12,6 +12,7 @@ benchmarks/results/ablate and are not measured again; an interrupted table goes 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import textwrap
@@ -196,7 +197,9 @@ def measure(name: str, max_blocks: int) -> poise.AblationResult:
     if path.exists():
         return poise.AblationResult.from_dict(json.loads(path.read_text(encoding="utf-8")))
     table, target, _ = load(name)
-    folder = cache() / "ablate" / f"{name}-{max_blocks}"
+    # A run goes on only as the recipe that it was begun with, which may get new settings.
+    digest = hashlib.sha256(poise.to_toml(poise.known("cocktail")).encode()).hexdigest()[:8]
+    folder = cache() / "ablate" / f"{name}-{max_blocks}-{digest}"
     result = poise.ablate(table, target=target, max_blocks=max_blocks, out=folder, resume=True)
     plain = result.to_dict() | {"run_folder": "", "source": name}
     path.parent.mkdir(parents=True, exist_ok=True)
