@@ -71,7 +71,8 @@ def test_an_effect_without_an_estimate_has_a_row_and_no_point():
 
 def test_the_page_says_what_the_result_says(tmp_path):
     result, text = make_result(), Page(written(make_result(), tmp_path)).text
-    said = (result.verdict, "Take care.", f"{result.num_rows} different rows", "design pairs", f"python {result.environment['python']}")
+    rows, python = f"{result.num_rows} different rows", f"python {result.environment['python']}"
+    said = (result.verdict, "Take care.", rows, "design pairs", python)
     for part in said:
         assert part in text
     for one in result.effects:
