@@ -58,7 +58,7 @@ class ParametricActivation(nn.Module):
     Reference: Holzmüller et al., "Better by default", NeurIPS 2024.
     """
 
-    def __init__(self, name: str, num_features: int, *, rate: float = 2.0) -> None:
+    def __init__(self, name: str, num_features: int, *, rate: float = 8.0) -> None:
         super().__init__()
         self.activation, self.name, self.rate = make_activation(name), name, rate
         self.weight = nn.Parameter(torch.zeros(num_features))

@@ -15,12 +15,14 @@ from poise.nn._stochastic import fresh_key
 class MemberAdapter(nn.Module):
     """x_bk = r_k ∘ x_b: every row once for each of K members, each with its own view of the features.
 
-    The r_k begin as random signs. What follows works on B · K rows, that of member k of row b at b · K + k.
+    The r_k begin as N(1, spread²): members that see nearly the same features help each other to learn, and part as they
+    do. What follows works on B · K rows, that of member k of row b at b · K + k.
 
     Args:
         num_features: D, ≥ 1.
         num_members: K, ≥ 1.
-        key: Names the signs; None takes one from torch's global generator.
+        spread: How far members begin apart, ≥ 0.
+        key: Names the first r; None takes one from torch's global generator.
 
     Shape:
         (B, D) in, (B · K, D) out. weight: (K, D).
@@ -30,12 +32,13 @@ class MemberAdapter(nn.Module):
         torch.Size([20, 3])
 
     Reference: Gorishniy et al., "TabM: advancing tabular deep learning with parameter-efficient ensembling", ICLR 2025
-    (the variant with one adapter).
+    (the variant with one adapter, which begins with random signs there).
     """
 
-    def __init__(self, num_features: int, *, num_members: int, key: Key | None = None) -> None:
+    def __init__(self, num_features: int, *, num_members: int, spread: float = 0.25, key: Key | None = None) -> None:
         super().__init__()
-        self.weight = nn.Parameter(random_signs(key or fresh_key(), num_members, num_features))
+        drawn = 1 + spread * (key or fresh_key()).normal(num_members, num_features, dtype=torch.float64)
+        self.weight = nn.Parameter(drawn.to(torch.get_default_dtype()))
 
     def forward(self, x: Tensor) -> Tensor:
         """The rows of all members."""
@@ -83,8 +86,3 @@ class MemberHeads(nn.Module):
         """As torch prints it."""
         rows, columns = self.weight.shape
         return f"in_features={columns}, out_features={rows // self.num_members}, num_members={self.num_members}"
-
-
-def random_signs(key: Key, *shape: int) -> Tensor:
-    """1 and -1, each with probability 1/2."""
-    return torch.where(key.uniform(*shape) < 0.5, -1.0, 1.0).to(torch.get_default_dtype())

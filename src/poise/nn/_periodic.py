@@ -38,7 +38,7 @@ class PeriodicEmbedding(nn.Module):
     """
 
     def __init__(
-        self, num_features: int, *, num_frequencies: int = 16, out_features: int = 3, scale: float = 0.1,
+        self, num_features: int, *, num_frequencies: int = 16, out_features: int = 3, scale: float = 0.5,
         key: Key | None = None,
     ) -> None:  # fmt: skip
         super().__init__()

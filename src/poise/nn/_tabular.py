@@ -43,7 +43,7 @@ class TabularShape:
     bins: Tensor | None = None
     embedding_dim: int = 8
     num_frequencies: int = 0
-    frequency_scale: float = 0.1
+    frequency_scale: float = 0.5
     periodic_dim: int = 3
 
 

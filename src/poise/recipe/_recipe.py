@@ -111,7 +111,7 @@ class Network:
     num_bins: int = 0
     embedding_dim: int = 8
     num_frequencies: int = 0
-    frequency_scale: float = 0.1
+    frequency_scale: float = 0.5
     periodic_dim: int = 3
     parametric: bool = False
     input_scale: bool = False
