@@ -203,7 +203,7 @@ class Race:
     def eta(self, rung: int) -> int:
         """One trial in so many goes on from a rung.
 
-        Where it is measured: 4 if Spearman's correlation with the losses at the next rung is above 0.8, 3 if above 0.5,
+        Where it is measured: 4 if Spearman's correlation with the losses at the next rung is above 0.6, 3 if above 0.3,
         else 2; 3 as long as fewer than six trials have reached it.
         """
         if self.options.eta is not None:
@@ -213,7 +213,7 @@ class Race:
         if len(pairs) < _FEWEST_FOR_CORRELATION:
             return 3
         correlation = _rank_correlation(pairs)
-        return 4 if correlation > 0.8 else 3 if correlation > 0.5 else 2
+        return 4 if correlation > 0.6 else 3 if correlation > 0.3 else 2
 
     # When more search buys less than its noise
 

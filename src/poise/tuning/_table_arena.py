@@ -98,7 +98,8 @@ class TableArena(Arena):
         # Each trial has random numbers of its own, so that members of an ensemble differ in more than their doses.
         seed = Key(self.seed).stream("trial", number).stream("fold", fold).seed % 2**31
         plan = Plan(f"trial {number}, fold {fold}", recipe, self.task, rows.train, rows.val, seed)
-        return plan.with_max_epochs(self.max_epochs)
+        # A recipe may ask for fewer epochs, at whose end its schedules end too.
+        return plan.with_max_epochs(min(self.max_epochs, recipe.budget.max_epochs or self.max_epochs))
 
     def advance(self, targets: Mapping[int, int]) -> None:
         self.advance_folds({(number, 0): until for number, until in targets.items()})

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,8 @@ class _Search:
         options, num_rows = self.options, self.data.table.height
         fold = self._folds(1)[0]
         plan = Plan("pace", options.space.base, self.task, fold.train, fold.val, options.seed)
-        epochs = min(plan.max_epochs, _MOST_EPOCHS)
+        suited = replace(plan.recipe.budget, max_epochs=None).epochs_for(len(fold.train))
+        epochs = min(suited, _MOST_EPOCHS)
         full = full_effort(options.quality, num_rows, epochs)
         offered = default_engines() if options.engines is None else options.engines
         note = preparation([plan], offered)
