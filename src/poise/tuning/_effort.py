@@ -105,8 +105,8 @@ def _ladder(quality: Quality, num_rows: int, max_epochs: int) -> list[Effort]:
     whole = 1 if num_rows >= _ROWS_FOR_ONE_SPLIT else _NUM_FOLDS
     steps = [(2, 1, 1), (4, 2, 1), (8, 3, 1)]
     if quality != "fast":
-        folded = [(8, 2, 3), (12, 3, 3), (16, 3, 5), (24, 4, 5), (32, 5, 5)]
-        steps += folded if whole > 1 else [(12, 4, 1), (16, 5, 1), (24, 6, 1), (32, 8, 1)]
+        steps += [(8, 2, 3), (12, 3, 3), (16, 3, 3)] if whole > 1 else [(12, 4, 1), (16, 5, 1)]
     if quality == "best":
+        steps += [(24, 4, 5), (32, 5, 5)] if whole > 1 else [(24, 6, 1), (32, 8, 1)]
         steps += [(trials, finalists, whole) for trials, finalists in ((48, 8), (64, 10), (96, 12), (128, 16))]
     return [Effort(*step, max_epochs) for step in steps]

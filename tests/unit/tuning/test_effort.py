@@ -19,10 +19,10 @@ def test_more_time_is_more_work_and_never_more_than_there_is_time_for(quality, n
 
 def test_qualities_are_in_order():
     fast, default, best = (full_effort(quality, 5000, 60).num_epochs for quality in QUALITIES)
-    assert fast * 4 < default
-    assert default * 2 < best
+    assert fast * 2 < default
+    assert default * 4 < best
 
 
 def test_many_rows_need_no_folds_and_few_do():
     assert full_effort("default", 50_000, 40).num_folds == 1
-    assert full_effort("default", 5000, 40).num_folds == 5
+    assert full_effort("default", 5000, 40).num_folds == 3
