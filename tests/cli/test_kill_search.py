@@ -75,7 +75,10 @@ def finish(folder):
 
 
 def numbers_in(folder):
-    study = optuna.load_study(study_name="poise", storage=f"sqlite:///{folder / 'study.db'}")
+    try:
+        study = optuna.load_study(study_name="poise", storage=f"sqlite:///{folder / 'study.db'}")
+    except KeyError:
+        return []  # killed before the study was begun
     assert {one.state.name for one in study.trials} <= {"COMPLETE", "PRUNED"}
     return [one.user_attrs["number"] for one in study.trials]
 

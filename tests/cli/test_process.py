@@ -74,7 +74,7 @@ def test_an_interrupted_fit_ends_at_once_and_tells_how_to_continue(endless, tmp_
     err = interrupt(start(endless, tmp_path), sent)
     assert not list(tmp_path.rglob("*.tmp*"))
     words = shlex.split(re.search("Continue with: (.*)", err)[1])
-    assert set(words) == {"poise", *endless, "--seed", "0", "--resume"}
+    assert set(words) == {"poise", *endless, "--seed", "0", "--quality", "default", "--resume"}
     if sent == signal.SIGTERM:
         return
     resumed = start(words[1:], tmp_path)

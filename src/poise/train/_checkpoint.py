@@ -82,6 +82,11 @@ def write_checkpoint(parts: dict[str, Tensor], numbers: Any, folder: Path, name:
     write_atomically(tensor_file, tensors)
     content = {"numbers": numbers, "tensors": tensor_file.name, "sha256": digest}
     write_atomically(folder / f"{name}.json", to_json(content))
+    _remove_superseded(folder, name, tensor_file)
+
+
+def _remove_superseded(folder: Path, name: str, tensor_file: Path) -> None:
+    """Remove tensor files that no checkpoint points to any more."""
     for old in folder.glob(f"{name}-*.safetensors"):
         if old != tensor_file:
             old.unlink(missing_ok=True)
@@ -107,9 +112,12 @@ def read_checkpoint(folder: Path, name: str, make: Callable[[dict[str, Tensor], 
         return None
     try:
         content = json.loads(path.read_bytes())
-        tensors = (folder / Path(content["tensors"]).name).read_bytes()
+        tensor_file = folder / Path(content["tensors"]).name
+        tensors = tensor_file.read_bytes()
         if _digest(tensors, content["numbers"]) != content["sha256"]:
             raise ValueError("it does not match its digest")
+        # A process that was killed right after it had written this one may have left its predecessor.
+        _remove_superseded(folder, name, tensor_file)
         return make(load(tensors), content["numbers"])
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ResumeError(

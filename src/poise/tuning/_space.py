@@ -38,6 +38,7 @@ class Space:
         ConfigError: If a name is of nothing, or a slot offers anything but methods.
 
     Example:
+        >>> from poise import Float
         >>> from poise.methods import BatchNorm, Dropout, LayerNorm
         >>> space = Space(Recipe(), {
         ...     "norm": OneOf(None, BatchNorm(), LayerNorm()),

@@ -161,3 +161,12 @@ def test_any_tensors_and_numbers(tmp_path):
     assert read_checkpoint(tmp_path, "other", lambda *_: 1) is None
     with pytest.raises(ResumeError, match="cannot be read"):
         read_checkpoint(tmp_path, "one", lambda _, numbers: numbers["missing"])
+
+
+def test_tensors_that_a_killed_process_left_beside_newer_ones_are_removed(tmp_path):
+    save_state(make_state(), tmp_path, "plan-1")
+    save_state(make_state(), tmp_path, "plan-10")
+    (tmp_path / "plan-1-0123456789abcdef.safetensors").write_bytes(b"superseded")
+    assert_equal(load_state(tmp_path, "plan-1"), make_state())
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2
+    assert_equal(load_state(tmp_path, "plan-10"), make_state())
