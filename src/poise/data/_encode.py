@@ -202,8 +202,12 @@ class Encoder:
             raise BundleError(f"The encoder's {wrong[0]} do not fit its columns.", repair="Fit again; it was damaged.")
 
     def _numeric_names(self) -> list[str]:
-        # An empty table has the same columns as a full one.
-        empty = check_columns(self.schema, pl.DataFrame({name: [] for name in self.schema.feature_names}))
+        # An empty table has the same columns as a full one. Numbers come as such, so that nothing is converted.
+        cells = {
+            one.name: pl.Series([], dtype=pl.Float64 if one.kind == "number" else pl.Null)
+            for one in self.schema.features
+        }
+        empty = check_columns(self.schema, pl.DataFrame(cells))
         return [name for name, _ in (*_continuous(empty, self.schema), *self._others(empty))]
 
     def _others(self, seen: pl.DataFrame) -> Columns:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, colu
 
 from poise._checks import Interval, check_choice, check_real, check_type
 from poise._errors import ConfigError, DataError
-from poise.data import Schema, as_table, check_columns, infer_schema
+from poise.data import Schema, as_table, infer_schema
 from poise.ensemble import EnsembleStrategy, Predicts, TrainedEnsemble
 from poise.estimators._bundle import save_bundle
 from poise.estimators._candidates import Candidates, Trained, TrainingOptions, train_candidates
@@ -25,7 +25,7 @@ from poise.estimators._search import search_candidates
 from poise.fleet import Engine
 from poise.recipe import Recipe, known, validate_recipe
 from poise.train import Dataset, Epoch, Task
-from poise.tuning import QUALITIES, Quality, TableSearch, feature_schema, merge_equal_rows
+from poise.tuning import QUALITIES, Quality, TableSearch, feature_schema, merge_equal_rows, with_numbers
 
 _MIN_ROWS = 2
 
@@ -106,9 +106,8 @@ class PoiseEstimator(BaseEstimator):
                 repair="Give `recipe`, or leave `ensemble` out.",
             )
         recipe = next(iter(recipes.values()))
-        check_columns(data.schema, data.table)  # before rows are merged, so that a message counts rows as they came
         self.ensemble_: TrainedEnsemble = self.ensemble.train(
-            merge_equal_rows(data),
+            merge_equal_rows(with_numbers(data)),  # in this order, so that a message counts rows as they came
             task,
             recipe,
             seed=options.seed,

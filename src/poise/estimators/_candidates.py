@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poise._errors import DataError, TrainingError
-from poise.data import check_columns
 from poise.ensemble import Average, Predicts
 from poise.fleet import Engine, Fleet, preparation, within_time
 from poise.recipe import Recipe
 from poise.train import Dataset, Epoch, Plan, Predictor, State, Task, to_json, write_atomically
-from poise.tuning import OnTrials, Quality, TableSearch, make_folds, merge_equal_rows
+from poise.tuning import OnTrials, Quality, TableSearch, make_folds, merge_equal_rows, with_numbers
 
 OnEpoch = Callable[[int, Plan, State], None]
 BEST, ENSEMBLE = "best network", "ensemble"  # what a search finds
@@ -118,8 +117,7 @@ def train_candidates(
         DataError: If fewer than two different rows are left.
         TrainingError: If no candidate ended with finite weights.
     """
-    check_columns(data.schema, data.table)  # before rows are merged, so that a message counts rows as they came
-    merged = merge_equal_rows(data)
+    merged = merge_equal_rows(with_numbers(data))  # in this order, so that a message counts rows as they came
     if merged.table.height < 2:
         raise DataError(
             f"At least two different rows are needed, but got n_samples = {merged.table.height}.",

@@ -21,6 +21,7 @@ from poise.tuning._table import (
     merge_equal_rows,
     read_labeled,
     source_name,
+    with_numbers,
 )
 from poise.tuning._table_arena import Fold, TableArena, make_folds
 from poise.tuning._table_search import OnTrials, TableSearch, TableSearchOptions, TrainedTrial, search_table
@@ -72,4 +73,5 @@ __all__ = [
     "search",
     "search_table",
     "source_name",
+    "with_numbers",
 ]

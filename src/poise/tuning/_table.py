@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import ConfigError, DataError
-from poise.data import Schema, as_table, encode_classes, infer_schema, infer_task, read_table
+from poise.data import Schema, as_table, check_columns, encode_classes, infer_schema, infer_task, read_table
 from poise.train import Binary, Dataset, Multiclass, Regression, Task
 
 
@@ -102,6 +102,17 @@ def feature_schema(table: pl.DataFrame) -> Schema:
         notes = "; ".join(f"{column.name!r}: {column.note}" for column in schema.left_out[:10])
         raise DataError(f"No column can be learnt from ({notes}).", repair="Give at least one column that varies.")
     return schema
+
+
+def with_numbers(data: Dataset) -> Dataset:
+    """The same rows, with numbers as float64, so that they are not converted again at every look.
+
+    Raises:
+        DataError: If a value does not fit its column; the message counts rows as they are in `data`.
+    """
+    checked = check_columns(data.schema, data.table)
+    numbers = [checked.get_column(column.name) for column in data.schema.of("number")]
+    return replace(data, table=data.table.with_columns(numbers))
 
 
 def merge_equal_rows(data: Dataset) -> Dataset:

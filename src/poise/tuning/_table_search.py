@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from poise._errors import DataError, TrainingError
 from poise._random import Key
-from poise.data import check_columns
 from poise.ensemble import Average, GreedyResult, greedy_weights
 from poise.fleet import Engine, Fleet, choose, default_engines, preparation, seconds_per_epoch
 from poise.recipe import Recipe, known
@@ -24,7 +23,7 @@ from poise.tuning._effort import Effort, Quality, effort_within, full_effort
 from poise.tuning._halving import Race
 from poise.tuning._propose import Proposer
 from poise.tuning._space import Space
-from poise.tuning._table import merge_equal_rows
+from poise.tuning._table import merge_equal_rows, with_numbers
 from poise.tuning._table_arena import Fold, OnPlanEpoch, TableArena, make_folds
 from poise.tuning._table_space import PORTFOLIO, TABLE_SPACE
 from poise.tuning._trial import Trial
@@ -127,8 +126,7 @@ def search_table(data: Dataset, task: Task, options: TableSearchOptions) -> Tabl
         TrainingError: If no network ended with finite weights.
     """
     started = time.monotonic()
-    check_columns(data.schema, data.table)  # before rows are merged, so that a message counts rows as they came
-    merged = merge_equal_rows(data)
+    merged = merge_equal_rows(with_numbers(data))  # in this order, so that a message counts rows as they came
     if merged.table.height < 2:
         raise DataError(
             f"At least two different rows are needed, but got n_samples = {merged.table.height}.",
