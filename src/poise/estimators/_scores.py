@@ -15,11 +15,11 @@ from poise.estimators._baseline import NAME, Baseline
 from poise.estimators._bootstrap import Statistic, bootstrap
 from poise.estimators._candidates import BEST, ENSEMBLE, Candidates, Trained
 from poise.estimators._result import Candidate, Interval
+from poise.functional.predictions import log_loss, of_target
 from poise.recipe import SOURCES, to_toml
 from poise.train import Dataset, Task
 from poise.tuning import TableSearch
 
-_TINY = 1e-15  # a probability of zero costs 34.5 nats, not infinitely many
 _MOST_TRAINING_ROWS = 10_000
 
 
@@ -37,8 +37,7 @@ class _Judge:
     def row_losses(self, predictions: NDArray[np.float64], target: NDArray[np.float64]) -> Tensor:
         if self.task.kind == "regression":
             return torch.from_numpy((predictions - target) ** 2 / self.scale)
-        picked = predictions[np.arange(len(target)), target.astype(np.int64)]
-        return torch.from_numpy(-np.log(np.clip(picked, _TINY, 1)))
+        return torch.from_numpy(log_loss(of_target(predictions, target.astype(np.int64))))
 
     def in_units(self, loss: float) -> float:
         """A loss in the target's own units, in ours."""
