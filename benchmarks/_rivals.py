@@ -105,7 +105,7 @@ class Rival:
 
 def _serve(pipe: Connection, size: Size, threads: int, optimizer: str) -> None:
     torch.set_num_threads(threads)
-    train = _training(size, optimizer)
+    train = training(size, optimizer)
     train()
     pipe.send(None)
     while epochs := pipe.recv():
@@ -114,14 +114,21 @@ def _serve(pipe: Connection, size: Size, threads: int, optimizer: str) -> None:
         pipe.send(None)
 
 
-def _training(size: Size, kind: str):
-    x, y = table(size)
+def training(size: Size, kind: str, device: str = "cpu"):
+    """A function that trains one network for an epoch and scores it.
+
+    Args:
+        size: Of the training.
+        kind: Of AdamW, one of OPTIMIZERS.
+        device: Of the network and of all data.
+    """
+    x, y = (one.to(device) for one in table(size))
     layers: list[nn.Module] = []
     width = size.features
     for _ in range(size.depth):
         layers += [nn.Linear(width, size.width, bias=False), nn.BatchNorm1d(size.width), nn.ReLU(), nn.Dropout(size.p)]
         width = size.width
-    network = nn.Sequential(*layers, nn.Linear(width, size.outputs))
+    network = nn.Sequential(*layers, nn.Linear(width, size.outputs)).to(device)
     options = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}[kind]
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=size.weight_decay, **options)
     binary = size.outputs == 1
@@ -130,7 +137,7 @@ def _training(size: Size, kind: str):
 
     def epoch() -> None:
         network.train()
-        order = torch.randperm(size.rows)
+        order = torch.randperm(size.rows, device=device)
         for start in range(0, size.rows, size.batch):
             rows = order[start : start + size.batch]
             optimizer.zero_grad(set_to_none=True)

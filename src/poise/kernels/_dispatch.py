@@ -14,6 +14,7 @@ from poise._checks import check_choice
 from poise._errors import ConfigError
 from poise.kernels import _chain_reference as reference
 from poise.kernels.cpu import _chain as cpu
+from poise.kernels.cpu._bound import Run
 
 NORMS = ("batch", "layer", "none")
 _ACTIVATIONS = tuple(reference.ACTIVATIONS)
@@ -50,9 +51,10 @@ def run_chain(
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """y, mean and rstd by machine code, without autograd."""
     check_chain(x, (weight, bias, mean, rstd), (key, step, p, eps, on), norm, activation)
-    y, used, scale = kernels(x).chain_forward(x, weight, bias, mean, rstd, key, step, p, eps, on, norm, activation)
-    # What an operator returns must not be what it was given.
-    return (y, used.clone(), scale.clone()) if mean is not None else (y, used, scale)
+    made: tuple[Tensor, Tensor, Tensor] = kernels(x).chain_forward(
+        x, weight, bias, mean, rstd, key, step, p, eps, on, norm, activation
+    )
+    return made
 
 
 def run_chain_backward(
@@ -64,6 +66,29 @@ def run_chain_backward(
         g, x, weight, bias, mean, rstd, key, step, p, on, norm, activation, given
     )
     return made
+
+
+def bound_dropout(*inputs: Tensor, out: Sequence[Tensor]) -> list[Run]:
+    """What runs `run_dropout` on a CPU, for tensors that stay where they are."""
+    _check_settings(inputs[0], inputs[1:])
+    if kernels(inputs[0]) is None:
+        return [lambda: out[0].copy_(reference.dropout(*inputs))]
+    return cpu.bound_dropout(*inputs, out=(out[0],))
+
+
+def bound_chain(*inputs: Any, out: Sequence[Tensor]) -> list[Run]:
+    """What runs `run_chain` likewise."""
+    x, weight, bias, mean, rstd, *settings, norm, activation = inputs
+    check_chain(x, (weight, bias, mean, rstd), settings, norm, activation)
+    return cpu.bound_forward(*inputs, out=(out[0], out[1], out[2]))
+
+
+def bound_chain_backward(*inputs: Any, out: Sequence[Tensor]) -> list[Run]:
+    """What runs `run_chain_backward` likewise."""
+    g, x, weight, bias, mean, rstd, key, step, p, _eps, on, *names = inputs
+    return cpu.bound_backward(
+        g, x, weight, bias, mean, rstd, key, step, p, on, *names, out=(out[0], out[1], out[2])
+    )  # fmt: skip
 
 
 def check_chain(

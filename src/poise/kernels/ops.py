@@ -23,9 +23,19 @@ from poise.kernels._autograd import (
     dropout_op,
     is_transformed,
 )
-from poise.kernels._dispatch import NORMS, kernels, run_chain, run_chain_backward, run_dropout
+from poise.kernels._dispatch import (
+    NORMS,
+    bound_chain,
+    bound_chain_backward,
+    bound_dropout,
+    kernels,
+    run_chain,
+    run_chain_backward,
+    run_dropout,
+)
+from poise.kernels.adam import bound_adam
 
-__all__ = ["KERNELS", "NORMS", "dropout", "layer", "norm_act_dropout", "settings"]
+__all__ = ["BOUND", "KERNELS", "NORMS", "dropout", "layer", "norm_act_dropout", "settings"]
 
 KERNELS: dict[Any, Callable[..., Any]] = {
     torch.ops.poise.dropout.default: run_dropout,
@@ -33,6 +43,15 @@ KERNELS: dict[Any, Callable[..., Any]] = {
     torch.ops.poise.norm_act_dropout_backward.default: run_chain_backward,
 }
 """What each custom operator runs, for who has recorded a pass and knows that nobody differentiates or maps it."""
+BOUND: dict[Any, Callable[..., list[Callable[[], Any]]]] = {
+    torch.ops.poise.dropout.default: bound_dropout,
+    torch.ops.poise.norm_act_dropout.default: bound_chain,
+    torch.ops.poise.norm_act_dropout_backward.default: bound_chain_backward,
+    torch.ops.poise.adam.default: bound_adam,
+}
+"""The same on a CPU for tensors that stay where they are: function(*args, out=results) returns what runs each time;
+without `out` for what works in place.
+"""
 _SIGN = 1 << 63
 
 

@@ -15,7 +15,7 @@ from poise.tuning._propose import Proposer
 from poise.tuning._trial import Trial
 
 _BASE = 3  # ratio of the epochs of one rung to those of the rung below
-_MOST_RUNGS = 4
+_MOST_RUNGS = 5
 _FEWEST_FOR_CORRELATION = 6
 OnTick = Callable[[Sequence[Trial]], None]
 
@@ -31,7 +31,7 @@ class HalvingOptions:
             next one, the fewer go on.
         min_complete: Trials that train to the end, if so many have not failed, ≥ 1.
         num_rungs: Including the last; 1 trains every trial to its end. None for one rung for each factor of 3 in the
-            epochs, four at most.
+            epochs, five at most.
         patience: Batches without gain beyond noise after which no more are proposed, ≥ 1.
 
     Example:

@@ -7,6 +7,7 @@ from torch.func import functional_call, vmap
 
 from poise.fleet.stacked import Stack, _training
 from poise.fleet.stacked._replay import Replays, record
+from poise.fleet.stacked._tape import Tapes
 
 from .test_stacked import DATA, StackedEngine, plan_of, recipe, same, train
 from .test_stacked import METHODS as SOME
@@ -82,7 +83,7 @@ def test_plans_train_to_the_same_bits(methods, monkeypatch):
     plans = [plan_of(recipe(*methods), seed=seed) for seed in range(3)]
     results = []
     for after in (10**9, 3):
-        monkeypatch.setattr(_training, "Replays", lambda after=after: Replays(after=after))
+        monkeypatch.setattr(_training, "Tapes", lambda after=after: Tapes(after=after))
         results.append(train(StackedEngine(3), plans, DATA))
     assert all(map(same, *results))
 

@@ -8,7 +8,7 @@ import torch
 
 from poise._errors import ConfigError
 from poise.fleet import Fleet, PlainEngine
-from poise.fleet.stacked import StackedEngine, _training
+from poise.fleet.stacked import StackedEngine, _scoring, _training
 from poise.methods import (
     EMA,
     L2,
@@ -246,8 +246,8 @@ def test_a_single_training_row(methods):
 @pytest.mark.parametrize(("rows", "together"), [(1 << 26, 1), (14 * 7, 14 * 7), (14 * 7, 1 << 20)])
 def test_rows_and_variants_are_scored_in_parts(rows, together, monkeypatch):
     plans = [plan_of(seed=seed, dtype=torch.float64) for seed in range(3)]
-    monkeypatch.setattr(_training, "_MAX_CELLS", rows)
-    monkeypatch.setattr(_training, "_CACHED_CELLS", together)
+    monkeypatch.setattr(_scoring, "_MAX_CELLS", rows)
+    monkeypatch.setattr(_scoring, "_CACHED_CELLS", together)
     for plain, stacked in zip(train(PlainEngine(), plans), train(StackedEngine(3), plans), strict=True):
         assert is_close(plain, stacked)
 

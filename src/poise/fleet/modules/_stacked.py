@@ -22,11 +22,12 @@ from poise.fleet.modules._record import mean_of, record_epoch
 from poise.fleet.modules._seeded import seeded
 from poise.fleet.modules._state import ModuleState
 from poise.fleet.modules._statistics import Moments, Pool, buffer_names, moments_of, moving_norms
-from poise.fleet.stacked._adam import stacked_adam_step
+from poise.fleet.stacked._adam import adam_factors
 from poise.fleet.stacked._member import Values, strength_names, strengths_of
 from poise.fleet.stacked._replay import Replays
 from poise.fleet.stacked._stack import Stack
 from poise.functional.schedule import value_at
+from poise.kernels.adam import adam
 from poise.methods import AverageMethod, BatchMethod, Clock, GradientClip, LossMethod, Method, UpdateMethod, Weight
 from poise.recipe import Recipe
 from poise.surgery import modes, weights_of
@@ -142,9 +143,11 @@ class StackedLoop:
         _, grad = self.stack.gradients(self._loss, x, y, strengths, shared=shared)
         lr = self._lr[number]
         grad = self._update("before", grad, lr, strengths)
-        stacked_adam_step(
-            self.stack.weights, grad, self.vectors["exp_avg"], self.vectors["exp_avg_sq"],
-            steps=np.full(len(lr), step + 1), lr=lr, lr_factor=self.lr_factor, config=self.recipe.optimizer,
+        config = self.recipe.optimizer
+        rate, root = (grad.new_tensor(one) for one in adam_factors(np.full(len(lr), step + 1), lr, config))
+        adam(
+            self.stack.weights, grad, self.vectors["exp_avg"], self.vectors["exp_avg_sq"], rate, root, self.lr_factor,
+            config.beta1, config.beta2, config.eps,
         )  # fmt: skip
         self._update("after", grad, lr, strengths)
         for member in self.members:

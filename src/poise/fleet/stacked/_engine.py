@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,6 +42,7 @@ class StackedEngine(Engine):
         check_integer("width", width, Interval(1))
         self.width, self.device = width, torch.device(device)
         self._structures: WeakKeyDictionary[Plan, Any] = WeakKeyDictionary()
+        self._latest: tuple[StackedTraining, dict[int, Member], list[Any]] | None = None
 
     def why_not(self, plan: Plan) -> str:
         return unsupported(plan, self.device)
@@ -64,7 +66,10 @@ class StackedEngine(Engine):
             for number, index in enumerate(indices):
                 if _goes_on(states[index], until_epoch):
                     waiting[number % self.width].append(index)
-            self._train(waiting, make, until_epoch, on_epoch)
+            first = {place: queue.popleft() for place, queue in enumerate(waiting) if queue}
+            if first:
+                training, live = self._continued(first, states, data) or self._begun(first, make)
+                self._train(training, live, waiting, make, data, until_epoch, on_epoch)
 
     def _structure(self, plan: Plan, state: State) -> Any:
         if plan not in self._structures:
@@ -72,15 +77,31 @@ class StackedEngine(Engine):
             self._structures[plan] = structure(plan, network)
         return self._structures[plan]
 
-    def _train(
-        self, waiting: list[deque[int]], make: Callable[[int], Member], until_epoch: int, on_epoch: OnEpoch
-    ) -> None:
-        """Train plans of one structure, those of each place one after the other."""
-        live = {place: make(queue.popleft()) for place, queue in enumerate(waiting) if queue}
-        if not live:
-            return
+    def _begun(self, first: dict[int, int], make: Callable[[int], Member]) -> tuple[StackedTraining, dict[int, Member]]:
+        live = {place: make(index) for place, index in first.items()}
         spare = next(iter(live.values()))
-        training = StackedTraining([live.get(place, spare) for place in range(self.width)], self.device)
+        return StackedTraining([live.get(place, spare) for place in range(self.width)], self.device), live
+
+    def _continued(
+        self, first: dict[int, int], states: Sequence[State], data: Dataset
+    ) -> tuple[StackedTraining, dict[int, Member]] | None:
+        """The latest training, if it left these states as they are: a fleet that goes on epoch by epoch."""
+        if self._latest is None:
+            return None
+        (training, live, left), self._latest = self._latest, None
+        here = [data, *(states[index].tensors for index in first.values())]
+        if list(first) != list(live) or not all(map(operator.is_, here, left)):
+            return None
+        for member, index in zip(live.values(), first.values(), strict=True):
+            member.index = index
+        return training, live
+
+    def _train(
+        self, training: StackedTraining, live: dict[int, Member], waiting: list[deque[int]],
+        make: Callable[[int], Member], data: Dataset, until_epoch: int, on_epoch: OnEpoch,
+    ) -> None:  # fmt: skip
+        """Train plans of one structure, those of each place one after the other."""
+        self._latest = None
         while live:
             training.run_epoch()
             ended = []
@@ -89,6 +110,8 @@ class StackedEngine(Engine):
                     member.state.stopped = "time"
                 if not _goes_on(member.state, until_epoch):
                     ended.append(place)
+            if len(ended) == len(live) and not any(waiting):
+                self._latest = training, dict(live), [data, *(member.state.tensors for member in live.values())]
             for place in ended:
                 live.pop(place)
                 if waiting[place]:

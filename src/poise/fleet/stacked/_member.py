@@ -13,7 +13,7 @@ from poise.data import Encoder
 from poise.fleet._encoded import Encoded, Part, encoded
 from poise.fleet._record import Scores, record_epoch
 from poise.fleet.stacked._noise import drawn_layers
-from poise.functional.schedule import value_at
+from poise.functional.schedule import Schedule, Strength, value_at
 from poise.methods import AverageMethod, Batch, BatchMethod, Clock, LossMethod, Method, UpdateMethod
 from poise.train import (
     BuiltNetwork,
@@ -67,7 +67,7 @@ class Member:
         steps = range(self.state.step, self.state.step + len(self.bounds))
         progress = [step / self.num_steps for step in steps]
         recipe = self.plan.recipe
-        self.lr = np.array([value_at(recipe.optimizer.lr, one) for one in progress])
+        self.lr = _values_at(recipe.optimizer.lr, progress)
         acting = (*recipe.of(LossMethod), *recipe.of(UpdateMethod), *self.batch_methods)
         self.strengths = {
             f"{type(method).__name__}.{name}": values
@@ -75,9 +75,9 @@ class Member:
             for name, values in strengths_of(method, progress).items()
         }
         self.doses = self._doses(progress)
-        clocks = [Clock(step + 1, len(self.bounds), self.num_steps) for step in steps]
+        clocks = [Clock(step + 1, len(self.bounds), self.num_steps) for step in steps] if self.averages else []
         rates = [[method.at(clock.progress).rate(clock) for method in self.averages] for clock in clocks]
-        self.rates = np.array(rates, dtype=np.float64).reshape(len(clocks), len(self.averages))
+        self.rates = np.array(rates, dtype=np.float64).reshape(len(steps), len(self.averages))
 
     def order(self) -> Tensor:
         """The order of its rows in this epoch."""
@@ -153,6 +153,10 @@ def strength_names(method: Method) -> list[str]:
 
 def strengths_of(method: Method, progress: list[float]) -> dict[str, Values]:
     """The strengths of `method` at each of `progress`, by field."""
-    return {
-        name: np.array([value_at(getattr(method, name), one) for one in progress]) for name in strength_names(method)
-    }
+    return {name: _values_at(getattr(method, name), progress) for name in strength_names(method)}
+
+
+def _values_at(strength: Strength, progress: list[float]) -> Values:
+    if not isinstance(strength, Schedule):
+        return np.full(len(progress), strength, dtype=np.float64)
+    return np.array([value_at(strength, one) for one in progress])

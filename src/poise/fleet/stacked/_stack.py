@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.utils._pytree import tree_map
 
-from poise._errors import ConfigError
 from poise.fleet.stacked._fuse import Chain, chains_of, fuse
 from poise.fleet.stacked._noise import Draws, Supply, draw, drawn_layers, draws_of, shapes_seen, supplied
 from poise.fleet.stacked._replay import Replays
-from poise.fleet.stacked._structure import cannot_stack, signature
+from poise.fleet.stacked._rows import taken
+from poise.fleet.stacked._structure import check_stackable
 from poise.nn._stochastic import Drawn
 
 Function = Callable[..., Any]
@@ -62,7 +62,7 @@ class Stack:
     """
 
     def __init__(self, modules: Sequence[nn.Module], *, device: torch.device | str | None = None) -> None:
-        _check(modules)
+        check_stackable(modules)
         with torch.no_grad():
             parameters = list(modules[0].parameters())
             self.device = torch.device(device or (parameters[0].device if parameters else "cpu"))
@@ -72,9 +72,9 @@ class Stack:
             self.weights = torch.stack([_flat(module) for module in modules]).to(self.device)
             buffers = [dict(module.named_buffers()) for module in modules]
             self.buffers = {name: torch.stack([one[name] for one in buffers]).to(self.device) for name in buffers[0]}
-        self._drawn = drawn_layers(self.template)
-        self._takers: list[Drawn | Chain] = list(self._drawn)
-        self._idle: set[str] = set()
+        self.drawn = drawn_layers(self.template)
+        self._takers: list[Drawn | Chain] = list(self.drawn)
+        self.moving = list(self.buffers)
         self.layers = [drawn_layers(module) for module in modules]
         self._passes: dict[Any, Any] = {}
         self._replays: Replays | None = None
@@ -84,6 +84,11 @@ class Stack:
         """V."""
         return len(self.weights)
 
+    @property
+    def named(self) -> list[bool]:
+        """Of each layer that draws, whether it takes what names its numbers instead of the numbers."""
+        return [isinstance(taker, Chain) for taker in self._takers]
+
     def fuse(self) -> None:
         """Run chains of normalization, nonlinearity and dropout in one kernel, for batches of more than one row.
 
@@ -92,9 +97,9 @@ class Stack:
         self.template = self._host.module = fuse(self.template)
         chains = chains_of(self.template)
         by_drop = {chain.drop: chain for chain in chains if chain.drop is not None}
-        self._takers = [by_drop.get(layer, layer) for layer in self._drawn]
+        self._takers = [by_drop.get(layer, layer) for layer in self.drawn]
         norms = {id(buffer) for chain in chains if chain.norm is not None for buffer in chain.norm.buffers()}
-        self._idle = {name for name, buffer in self.template.named_buffers() if id(buffer) in norms}
+        self.moving = [name for name, buffer in self.template.named_buffers() if id(buffer) not in norms]
 
     def replay(self, replays: Replays) -> None:
         """Let passes for gradients be recorded and replayed; so the modules' Python must do the same in each of them.
@@ -123,9 +128,8 @@ class Stack:
         Args:
             variants: Each in [0, V); one may occur more than once.
         """
-        rows = torch.tensor(variants, device=self.device)
-        self.weights = self.weights[rows]
-        self.buffers = {name: buffer[rows] for name, buffer in self.buffers.items()}
+        self.weights = taken(self.weights, variants)
+        self.buffers = {name: taken(buffer, variants) for name, buffer in self.buffers.items()}
         self.layers = [self.layers[variant] for variant in variants]
 
     @torch.no_grad()
@@ -189,17 +193,27 @@ class Stack:
         """
         args = (self.weights, *self._changing(inputs, draws, shared), (inputs, *others))
         if self._replays is None:
-            losses, gradients, moved = self._gradients(loss, shared, *args)
+            losses, gradients, moved = self.differentiate(loss, shared, *args)
         else:
             name = (loss, self.template.training, shared)
-            losses, gradients, moved = self._replays(name, partial(self._gradients, loss, shared), *args)
+            losses, gradients, moved = self._replays(name, partial(self.differentiate, loss, shared), *args)
         self.buffers |= moved
         return losses, gradients
 
-    def _gradients(
+    def differentiate(
         self, loss: Function, shared: int, weights: Tensor, buffers: dict[str, Tensor], supplies: Sequence[Supply],
-        mapped: Any,
+        mapped: tuple[Any, ...],
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:  # fmt: skip
+        """`gradients` of given weights, with given random numbers: losses, gradients, and the buffers that it leaves.
+
+        Args:
+            loss: As in `gradients`.
+            shared: As in `gradients`.
+            weights: (V, P).
+            buffers: `moving` ones by name; changed in place.
+            supplies: As in `call`.
+            mapped: Inputs and others.
+        """
         weights = weights.detach().requires_grad_()
         with torch.enable_grad():
             losses, moved = self.call(loss, mapped, weights, buffers, supplies, shared=shared)
@@ -213,13 +227,13 @@ class Stack:
         """Copies of the buffers that a pass moves, and the random numbers that it takes."""
         if not self.template.training:
             return dict(self.buffers), []
-        passes = self._passes_of(inputs if shared else tree_map(lambda tensor: tensor[0], inputs))
+        passes = self.passes(inputs if shared else tree_map(lambda tensor: tensor[0], inputs))
         draws = self._own_draws(passes) if draws is None else draws
         supplies = [
-            draw(layer, own, expected, self.device, named=isinstance(taker, Chain))
-            for layer, own, expected, taker in zip(self._drawn, draws, passes, self._takers, strict=True)
+            draw(layer, own, expected, self.device, named=named)
+            for layer, own, expected, named in zip(self.drawn, draws, passes, self.named, strict=True)
         ]
-        return {name: buffer.clone() for name, buffer in self.buffers.items() if name not in self._idle}, supplies
+        return {name: self.buffers[name].clone() for name in self.moving}, supplies
 
     def _own_draws(self, passes: Sequence[Sequence[Any]]) -> list[Draws]:
         """What the layers would draw next; their steps go on."""
@@ -263,13 +277,17 @@ class Stack:
         made: tuple[Any, dict[str, Tensor]] = vmap(of_one, in_dims=axes)(weights, buffers, list(supplies), mapped)
         return made
 
-    def _passes_of(self, inputs: Any) -> Any:
-        """Which numbers the layers need for inputs of one variant; found once for each shape."""
-        if not self._drawn:
+    def passes(self, inputs: Any) -> Any:
+        """Shape and dtype of each input that each layer that draws gets; found once for each shape.
+
+        Args:
+            inputs: Of one variant.
+        """
+        if not self.drawn:
             return []
         name = repr(tree_map(lambda tensor: (tensor.shape, tensor.dtype), inputs))
         if name not in self._passes:
-            self._passes[name] = shapes_seen(self.template, self._drawn, inputs)
+            self._passes[name] = shapes_seen(self.template, self.drawn, inputs)
         return self._passes[name]
 
 
@@ -280,21 +298,3 @@ def _output_of_one(network: nn.Module, _: Any, own: Any) -> Any:
 def _flat(module: nn.Module) -> Tensor:
     parameters = list(module.parameters())
     return torch.cat([one.detach().reshape(-1) for one in parameters]) if parameters else torch.empty(0)
-
-
-def _check(modules: Sequence[nn.Module]) -> None:
-    if not modules:
-        raise ConfigError("`modules` must hold at least one module, but it is empty.")
-    reason = cannot_stack(modules[0])
-    if reason:
-        raise ConfigError(
-            f"Random numbers of a stack must have names, but those of {reason} have none.",
-            repair="Use the dropout layers of poise.nn.",
-        )
-    own = signature(modules[0])
-    for index, module in enumerate(modules):
-        if signature(module) != own:
-            raise ConfigError(f"`modules` must have one structure, but module {index} differs from module 0.")
-    dtypes = {parameter.dtype for parameter in modules[0].parameters()}
-    if len(dtypes) > 1:
-        raise ConfigError(f"`modules` must have parameters of one dtype, but they have {sorted(map(str, dtypes))}.")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import nn
 
+from poise._errors import ConfigError
 from poise.methods import METHODS, AverageMethod, BatchMethod, LabelSmoothing, Method, NetworkMethod, StopMethod
 from poise.nn import Stochastic
 from poise.nn._stochastic import Drawn
@@ -34,6 +36,25 @@ def cannot_stack(module: nn.Module) -> str:
         if isinstance(layer, _UNNAMED) or (isinstance(layer, Stochastic) and not isinstance(layer, Drawn)):
             return f"layer {name or 'itself'} ({type(layer).__name__})"
     return ""
+
+
+def check_stackable(modules: Sequence[nn.Module]) -> None:
+    """Raise ConfigError if there are no modules, or they cannot lie in one stack."""
+    if not modules:
+        raise ConfigError("`modules` must hold at least one module, but it is empty.")
+    reason = cannot_stack(modules[0])
+    if reason:
+        raise ConfigError(
+            f"Random numbers of a stack must have names, but those of {reason} have none.",
+            repair="Use the dropout layers of poise.nn.",
+        )
+    own = signature(modules[0])
+    for index, module in enumerate(modules):
+        if signature(module) != own:
+            raise ConfigError(f"`modules` must have one structure, but module {index} differs from module 0.")
+    dtypes = {parameter.dtype for parameter in modules[0].parameters()}
+    if len(dtypes) > 1:
+        raise ConfigError(f"`modules` must have parameters of one dtype, but they have {sorted(map(str, dtypes))}.")
 
 
 def unsupported(plan: Plan, device: torch.device) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,18 +13,18 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from poise.data import Inputs
-from poise.fleet.stacked._adam import stacked_adam_step
 from poise.fleet.stacked._member import Member, strength_names
-from poise.fleet.stacked._noise import Draws
-from poise.fleet.stacked._replay import Replays
-from poise.fleet.stacked._rows import RowPool, stacked_inputs
+from poise.fleet.stacked._noise import Draws, Supply, draw
+from poise.fleet.stacked._rows import RowPool, taken
+from poise.fleet.stacked._scoring import Scoring
 from poise.fleet.stacked._stack import Stack
+from poise.fleet.stacked._tables import ROWS, names_of, num_averages, step_tables
+from poise.fleet.stacked._tape import Tapes, moved_to
+from poise.kernels.adam import adam
 from poise.methods import Batch, Forward, LossMethod, Method, UpdateMethod, Weight
-from poise.surgery import recalibrate_outputs, weights_of
+from poise.surgery import weights_of
 from poise.train import rows_of_members, running_statistics
 
-# Rows times width that are scored in one pass: of a variant as in the plain engine, and of as many as fit the cache.
-_MAX_CELLS, _CACHED_CELLS = 1 << 26, 1 << 21
 _VECTORS = ("exp_avg", "exp_avg_sq", "average")
 M = TypeVar("M", bound=Method)
 Strengths = Mapping[str, Tensor]
@@ -44,16 +45,24 @@ class StackedTraining:
         self.stack = Stack([member.network for member in members], device=device)
         if min(end - start for start, end in self.bounds) > 1:
             self.stack.fuse()
-        self._cells = self.recipe.network.width * self.recipe.network.num_members
-        self.replays = Replays()
-        self.stack.replay(self.replays)
         self.vectors = {
             name: torch.stack([member.state.tensors[name] for member in members]).to(device) for name in _VECTORS
         }
         self.roles = {name: weight.role for name, weight in weights_of(self.stack.template).items()}
         self.statistics = [name for name, _ in _statistics_of(self.stack.template)]
         self.losses, self.updates = self.recipe.of(LossMethod), self.recipe.of(UpdateMethod)
-        self.lr_factor = self._lr_factor()
+        self.tapes = Tapes()
+        self._scoring = Scoring(self.stack, self.statistics, self.recipe.network, Tapes())
+        # What steps read and change; it stays where it is.
+        self._tensors: dict[str, Any] = self.vectors | {
+            "weights": self.stack.weights,
+            "buffers": self.stack.buffers,
+            "number": torch.zeros(1, dtype=torch.int64, device=device),
+        }
+        self._of_size: dict[int, dict[str, Any]] = {}
+        self._seen: dict[int, Any] = {}
+        if (factor := self._lr_factor()) is not None:
+            self._tensors["lr_factor"] = factor
         self._gather()
 
     def _lr_factor(self) -> Tensor | None:
@@ -69,7 +78,14 @@ class StackedTraining:
     def _gather(self) -> None:
         # Methods that change batches draw their numbers on the CPU.
         device = torch.device("cpu") if self.members[0].batch_methods else self.device
-        self.pool = RowPool([member.rows.train for member in self.members], device)
+        self._put("pool", RowPool.of([member.rows.train for member in self.members], device))
+
+    def _put(self, name: str, tensors: Any) -> None:
+        """Let steps find these tensors under `name`: where the last ones lie, if they fit in there."""
+        if not moved_to(self._tensors.get(name), tensors):
+            self._tensors[name] = tensors
+            self._of_size.clear()
+            self.tapes.forget()
 
     def seat(self, place: int, member: Member) -> None:
         """Let `member` train in `place` from now on; `arrange` has to follow."""
@@ -81,9 +97,9 @@ class StackedTraining:
     def arrange(self, places: Sequence[int]) -> None:
         """Go on with the members in `places`, in this order."""
         if list(places) != list(range(len(self.members))):
-            rows = torch.tensor(places, device=self.device)
             self.stack.take(places)
-            self.vectors = {name: vectors[rows] for name, vectors in self.vectors.items()}
+            for vectors in self.vectors.values():
+                taken(vectors, places)
             self.members = [self.members[place] for place in places]
         self._gather()
 
@@ -95,54 +111,109 @@ class StackedTraining:
         for member in dict.fromkeys(self.members):
             member.begin_epoch()
         self.stack.train()
-        orders = torch.stack([member.order() for member in self.members])
-        strengths = self._strengths()
-        self._begin_draws()
+        self._begin_steps()
         for number, (start, end) in enumerate(self.bounds):
-            self._step(number, orders[:, start:end], {name: table[number] for name, table in strengths.items()})
+            self._step(number, end - start)
         self._score(started)
 
-    def _begin_draws(self) -> None:
-        """Seeds (layers, V), first step (V,) and strengths (layers, steps, V) of the epoch's random numbers."""
-        keys = [[0 if layer.key is None else layer.key.seed for layer in member.layers] for member in self.members]
-        self._seeds = np.ascontiguousarray(np.array(keys, dtype=np.uint64).T)
-        self._first_steps = np.array([member.state.step for member in self.members], dtype=np.uint64)
-        self._doses = np.stack([member.doses for member in self.members], axis=2)
+    def _begin_steps(self) -> None:
+        start, end = self.bounds[0]
+        passes = self._passes(end - start)
+        tables = step_tables(self.members, [len(one) for one in passes])
+        self._names = names_of(self.members)
+        self._tensors["number"].zero_()
+        for name, table in tables.items():
+            dtype = self.plan.dtype if name == "reals" else None
+            self._put(name, torch.from_numpy(table).to(self.device, dtype))
+        self._tables = tables
 
-    def _draws(self, number: int) -> list[Draws]:
-        steps = self._first_steps + np.uint64(number)
-        return [Draws(seeds, steps, doses[number]) for seeds, doses in zip(self._seeds, self._doses, strict=True)]
+    def _passes(self, size: int) -> Any:
+        """What the layers that draw get in a step with batches of `size` rows."""
+        if size not in self._seen:
+            numeric, categorical = (one[:size].to(self.device) for one in self._tensors["pool"][1:3])
+            self._seen[size] = self.stack.passes(Inputs(numeric, categorical))
+        return self._seen[size]
 
-    def _strengths(self) -> dict[str, Tensor]:
-        """The strengths of all methods outside the network, (steps, V) each."""
-        tables = [member.strengths for member in self.members]
-        columns = {one: np.stack([table[one] for table in tables], axis=1) for one in tables[0]}
-        return {one: torch.from_numpy(column).to(self.device, self.plan.dtype) for one, column in columns.items()}
+    def _step(self, number: int, size: int) -> None:
+        if size not in self._of_size:
+            self._of_size[size] = self._tensors | {"drawn": self._rooms(size)}
+        self._draw(number, size)
+        if self.members[0].batch_methods:
+            self._change_batch(number, size)
+        self.tapes(size, partial(self._advance, size), self._of_size[size])
 
-    def _step(self, number: int, rows: Tensor, strengths: Strengths) -> None:
-        inputs, targets, weight = self._batches(number, self.pool.take(rows))
-        _, grad = self.stack.gradients(self._loss, inputs, targets, weight, dict(strengths), draws=self._draws(number))
-        lr = np.array([member.lr[number] for member in self.members])
-        steps = np.array([member.state.step + number + 1 for member in self.members])
-        grad = self._update("before", grad, lr, strengths)
-        stacked_adam_step(
-            self.stack.weights, grad, self.vectors["exp_avg"], self.vectors["exp_avg_sq"],
-            steps=steps, lr=lr, lr_factor=self.lr_factor, config=self.recipe.optimizer,
-        )  # fmt: skip
-        self._update("after", grad, lr, strengths)
-        self._average(number)
+    def _rooms(self, size: int) -> list[list[Tensor]]:
+        """Where the numbers of layers go that do not draw on the device themselves."""
+        return [
+            [] if named else [torch.empty(len(self.members), *layer.noise_shape(shape), dtype=dtype, device=self.device)
+                              for shape, dtype in passes]
+            for layer, passes, named in zip(self.stack.drawn, self._passes(size), self.stack.named, strict=True)
+        ]  # fmt: skip
 
-    def _batches(self, number: int, batches: tuple[Inputs, Tensor, Tensor]) -> tuple[Inputs, Tensor, Tensor]:
-        if not self.members[0].batch_methods:
-            return batches
-        (numeric, categorical), targets, weight = batches
+    def _draw(self, number: int, size: int) -> None:
+        rooms, passes = self._of_size[size]["drawn"], self._passes(size)
+        for index, (layer, own) in enumerate(zip(self.stack.drawn, rooms, strict=True)):
+            if own:
+                seeds = self._tables["seeds"][index].view(np.uint64)
+                steps = np.array([member.state.step + number for member in self.members], dtype=np.uint64)
+                draws = Draws(seeds, steps, np.ascontiguousarray(self._tables["doses"][number, index]))
+                drawn = draw(layer, draws, passes[index], self.device, named=False)
+                for room, (numbers, _) in zip(own, drawn, strict=True):
+                    room.copy_(numbers)
+
+    def _change_batch(self, number: int, size: int) -> None:
+        """Let the methods of each member make its batch."""
+        rows = torch.from_numpy(self._tables["order"][number, :, :size])
+        (numeric, categorical), targets, weight = self._tensors["pool"].take(rows)
         changed = [
             member.change(Batch(Inputs(numeric[v], categorical[v]), targets[v], weight[v]), number)
             for v, member in enumerate(self.members)
         ]
         columns = zip(*((*one.inputs, one.targets, one.weight) for one in changed), strict=True)
-        numeric, categorical, targets, weight = (torch.stack(column).to(self.device) for column in columns)
-        return Inputs(numeric, categorical), targets, weight
+        batch = [torch.stack(column).to(self.device) for column in columns]
+        own = self._of_size[size]
+        if not moved_to(own.get("batch"), batch):
+            own["batch"] = batch
+            self.tapes.forget()
+
+    @torch.no_grad()
+    def _advance(self, size: int, tensors: dict[str, Any]) -> None:
+        """One step of all members, in place; what differs between steps is in `tensors`."""
+        rows = {name: tensors[name].index_select(0, tensors["number"]).squeeze(0) for name in ROWS}
+        reals = dict(zip(self._names, rows["reals"].unbind(), strict=True))
+        batch = tensors.get("batch")
+        if batch is None:
+            inputs, targets, weight = tensors["pool"].take(rows["order"][:, :size])
+        else:
+            (numeric, categorical, targets, weight) = batch
+            inputs = Inputs(numeric, categorical)
+        supplies = self._supplies(size, tensors, rows)
+        weights, buffers = tensors["weights"], {name: tensors["buffers"][name].clone() for name in self.stack.moving}
+        mapped = (inputs, targets, weight, reals)
+        _, grad, buffers = self.stack.differentiate(self._loss, 0, weights, buffers, supplies, mapped)
+        for name, buffer in buffers.items():
+            tensors["buffers"][name].copy_(buffer)
+        self._update("before", weights, grad, reals)
+        config = self.recipe.optimizer
+        adam(
+            weights, grad, tensors["exp_avg"], tensors["exp_avg_sq"], reals["rate"], reals["root"],
+            tensors.get("lr_factor"), config.beta1, config.beta2, config.eps,
+        )  # fmt: skip
+        self._update("after", weights, grad, reals)
+        for which in range(num_averages(self.members)):
+            # A rate of 0 leaves an average as it is, bit for bit.
+            tensors["average"].lerp_(weights, reals[f"average {which}"][:, None])
+        tensors["number"].add_(1)
+
+    def _supplies(self, size: int, tensors: dict[str, Any], rows: dict[str, Tensor]) -> list[Supply]:
+        steps, supplies = iter(rows["steps"].unbind()), list[Supply]()
+        for index, (passes, named) in enumerate(zip(self._passes(size), self.stack.named, strict=True)):
+            dose, taken = rows["doses"][index], [next(steps) for _ in passes]
+            if named:
+                supplies.append([(tensors["seeds"][index], step, dose, dose > 0) for step in taken])
+            else:
+                supplies.append([(numbers, dose) for numbers in tensors["drawn"][index]])
+        return supplies
 
     def _loss(
         self, network: nn.Module, parameters: Mapping[str, Tensor], inputs: Inputs, targets: Tensor, weight: Tensor,
@@ -157,33 +228,19 @@ class StackedTraining:
             loss = loss + _with(method, strengths).penalty(forward)
         return loss
 
-    @torch.no_grad()
-    def _update(self, moment: str, grad: Tensor, lr: Any, strengths: Strengths) -> Tensor:
-        """Let the methods of `moment` change the weights; returns what they make of the gradients."""
+    def _update(self, moment: str, weights: Tensor, grad: Tensor, reals: Strengths) -> None:
+        """Let the methods of `moment` change weights and gradients in place."""
         methods = [method for method in self.updates if method.moment == moment]
-        if not methods:
-            return grad
 
-        def of_one(weights: Tensor, grad: Tensor, lr: Tensor, strengths: Strengths) -> tuple[Tensor, Tensor]:
-            weights, grad = weights.clone(), grad.clone()
+        def of_one(weights: Tensor, grad: Tensor, reals: Strengths) -> Tensor:
             own, gradients = self.stack.split(weights), self.stack.split(grad)
             parts = {name: Weight(own[name], role, gradients[name]) for name, role in self.roles.items()}
             for method in methods:
-                _with(method, strengths).update(parts, lr)  # type: ignore[arg-type] # a number of its own for each
-            return weights, grad
+                _with(method, reals).update(parts, reals["lr"])  # type: ignore[arg-type] # a number of its own for each
+            return weights.new_zeros(())  # vmap wants a result
 
-        args = (self.stack.weights, grad, grad.new_tensor(lr), dict(strengths))
-        self.stack.weights, grad = self.replays(moment, vmap(of_one), *args)
-        return grad
-
-    @torch.no_grad()
-    def _average(self, number: int) -> None:
-        most = max(member.rates.shape[1] for member in self.members)
-        for which in range(most):
-            rates = [member.rates[number, which] if which < member.rates.shape[1] else 0.0 for member in self.members]
-            if any(rates):
-                # A rate of 0 leaves an average as it is, bit for bit.
-                self.vectors["average"].lerp_(self.stack.weights, self.stack.weights.new_tensor(rates)[:, None])
+        if methods:
+            vmap(of_one)(weights, grad, reals)
 
     # Scores, in eval mode with exact population statistics
 
@@ -191,14 +248,7 @@ class StackedTraining:
     def _score(self, started: float) -> None:
         averaging = torch.tensor([member.has_average() for member in self.members], device=self.device)
         weights = torch.where(averaging[:, None], self.vectors["average"], self.stack.weights)
-        rows = max(max(len(member.plan.train_rows), len(member.plan.val_rows)) for member in self.members[:1])
-        together = max(1, _CACHED_CELLS // (self._cells * max(1, rows)))
-        train, val = [], []
-        for at in range(0, len(self.members), together):
-            outputs = self._outputs(slice(at, at + together), weights)
-            train.append(outputs[0])
-            val.append(outputs[1])
-        trained, validated = torch.cat(train).cpu(), torch.cat(val).cpu()
+        trained, validated = self._scoring.outputs(self.members, weights)
         names = {"weights": self.stack.weights, **self.vectors}
         vectors = {name: vector.cpu() for name, vector in names.items()}
         statistics = _flat_buffers(self.stack.buffers, self.statistics, weights).cpu()
@@ -213,26 +263,6 @@ class StackedTraining:
         """Each member once, with a place that it fills."""
         places = {member: place for place, member in reversed(list(enumerate(self.members)))}
         return [(place, member) for member, place in places.items()]
-
-    def _outputs(self, places: slice, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs (V, N, C) for training and validation rows; the statistics in the stack become the exact ones."""
-        members, size = self.members[places], max(1, _MAX_CELLS // self._cells)
-        train = stacked_inputs([member.rows.train for member in members], self.device, size)
-        val = stacked_inputs([member.rows.val for member in members], self.device, size)
-        buffers = {name: buffer[places].clone() for name, buffer in self.stack.buffers.items()}
-        outputs, buffers = self.stack.call(_outputs_of_one, (train, val), weights[places], buffers)
-        for name in self.statistics:
-            self.stack.buffers[name][places] = buffers[name]
-        self.stack.train()
-        return outputs[0], outputs[1]
-
-
-def _outputs_of_one(network: nn.Module, _: Any, train: list[Inputs], val: list[Inputs]) -> tuple[Tensor, Tensor]:
-    outputs = recalibrate_outputs(network, train)
-    network.eval()
-    if outputs is None:
-        outputs = torch.cat([network(chunk) for chunk in train])
-    return outputs, torch.cat([network(chunk) for chunk in val])
 
 
 def _statistics_of(network: nn.Module) -> list[tuple[str, Tensor]]:

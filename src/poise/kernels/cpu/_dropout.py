@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.kernels.cpu._bfloat import narrow, widen
+from poise.kernels.cpu._bound import Run, at, bound, fixed
 from poise.kernels.cpu._jit import entry, inner
 from poise.kernels.cpu._memory import empty_like, fence, stream
 from poise.kernels.cpu._philox import mask_tile, threshold_of
@@ -36,25 +37,29 @@ def threads_for(num: int) -> tuple[int, int]:
     return (gomp, threads) if threads > 1 else (0, 1)
 
 
-def settings_at(key: Tensor, step: Tensor, p: Tensor, on: Tensor) -> tuple[Tensor, ...]:
-    """The settings in the dtypes and layout that machine code reads; hold on to them while it runs."""
-    return dense(key, torch.int64), dense(step, torch.int64), dense(p, torch.float64), dense(on, torch.bool)
-
-
-def dense(small: Tensor, dtype: torch.dtype) -> Tensor:
-    """The same numbers in that dtype, one after the other."""
-    return small if small.dtype is dtype and small.is_contiguous() else small.to(dtype).contiguous()
+def settings_at(key: Tensor, step: Tensor, p: Tensor, on: Tensor, runs: list[Run]) -> tuple[Tensor, ...]:
+    """The settings in the dtypes and layout that machine code reads."""
+    wanted = ((key, torch.int64), (step, torch.int64), (p, torch.float64), (on, torch.bool))
+    return tuple(fixed(one, dtype, runs) for one, dtype in wanted)
 
 
 def dropout_forward(x: Tensor, key: Tensor, step: Tensor, p: Tensor, on: Tensor) -> Tensor:
     """x times the masks."""
-    x = x.contiguous()
-    y, settings = empty_like(x), settings_at(key, step, p, on)
-    _dropout(
-        *threads_for(x.numel()), *LIKE[x.dtype], x.data_ptr(), y.data_ptr(), *(one.data_ptr() for one in settings),
-        len(x), x[0].numel() if len(x) else 0,
-    )  # fmt: skip
+    y = empty_like(x)
+    for run in bound_dropout(x, key, step, p, on, out=(y,)):
+        run()
     return y
+
+
+def bound_dropout(x: Tensor, key: Tensor, step: Tensor, p: Tensor, on: Tensor, *, out: tuple[Tensor]) -> list[Run]:
+    """What makes x times the masks in `out`."""
+    runs: list[Run] = []
+    x = fixed(x, x.dtype, runs)
+    runs.append(bound(
+        _dropout, *threads_for(x.numel()), *LIKE[x.dtype], *map(at, (x, *out, *settings_at(key, step, p, on, runs))),
+        len(x), x[0].numel() if len(x) else 0,
+    ))  # fmt: skip
+    return runs
 
 
 dropout_backward = dropout_forward  # a product with the masks is its own transpose

@@ -45,7 +45,8 @@ def chain_forward(
         # NaN where there is nothing to take a mean of, as in torch.
         mean, rstd = (torch.full((variants, size), torch.nan, dtype=dtype, device=x.device) for _ in range(2))
     else:
-        mean, rstd = dense(mean, dtype), dense(rstd, dtype)
+        # What an operator returns must not be what it was given.
+        mean, rstd = dense(mean, dtype).clone(), dense(rstd, dtype).clone()
     if not x.numel():
         return y, mean, rstd
     tiles = tiles_of(rows * columns)
