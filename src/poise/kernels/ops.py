@@ -62,7 +62,8 @@ def settings(
     # A tensor that is made while torch traces belongs to the trace.
     make = _constants if _is_eager(()) else _make_constants
     key, strength, stabilizer, on = make(seed, p, eps, device)
-    return key, torch.tensor([_signed(step)], device=device), strength, stabilizer, on
+    # Filled on the device: a copy from the CPU would wait for all that runs there.
+    return key, torch.full((1,), _signed(step), dtype=torch.int64, device=device), strength, stabilizer, on
 
 
 def _make_constants(seed: int, p: float, eps: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -50,7 +50,7 @@ def test_compiles_for_gpus(tmp_path):
     made = in_a_process(__file__, TRITON_CACHE_DIR=str(tmp_path)).split()
     assert set(made) == {
         "_apply", "_column_moments", "_combine", "_combine_moments", "_dropout", "_row_moments", "_spread", "_sums",
-        "write_bits",
+        "write_mask",
     }  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Normalization + nonlinearity + dropout in Triton: the twin of `kernels.cpu` for GPUs, with the same signatures.
 
 `kernels.cpu._chain` says what goes in and out. It needs Triton and is imported only where torch is built for CUDA. Its
-numbers are tested in Triton's interpreter and its code compiles for GPUs; its speed on one has not been measured yet.
+numbers are tested in Triton's interpreter, and on GPUs where there are any; docs/gpu.md has its speed.
 
 Sums are made in blocks that depend on the shape of a variant alone and are combined in order, without atomics: the
 same call gives the same bits, and a variant the same bits alone or beside others.

@@ -42,19 +42,20 @@ def chain_forward(
     given = mean is not None and rstd is not None
     if mean is None or rstd is None:
         size = {"batch": columns, "layer": rows, "none": 0}[norm]
-        # NaN where there is nothing to take a mean of, as in torch.
-        mean, rstd = (torch.full((variants, size), torch.nan, dtype=dtype, device=x.device) for _ in range(2))
+        mean, rstd = (torch.empty(variants, size, dtype=dtype, device=x.device) for _ in range(2))
+        if not x.numel():
+            mean.fill_(torch.nan), rstd.fill_(torch.nan)  # as torch: a mean of nothing
     else:
         # What an operator returns must not be what it was given.
         mean, rstd = dense(mean, dtype).clone(), dense(rstd, dtype).clone()
     if not x.numel():
         return y, mean, rstd
-    tiles = tiles_of(rows * columns)
+    tiles, kind = tiles_of(rows * columns), (x.shape, x.dtype, weight is None, bias is None, norm, activation)
     with on_device_of(x):
         if norm != "none" and not given:
             moments(x, dense(eps, torch.float64), norm, mean, rstd)
         launch(
-            _apply, tiles * variants, x, y, optional(weight, dtype), optional(bias, dtype), mean, rstd,
+            _apply, kind, tiles * variants, x, y, optional(weight, dtype), optional(bias, dtype), mean, rstd,
             *settings_of(key, step, p, on), rows, columns, rows * columns, tiles, norm, activation, number,
         )  # fmt: skip
     return y, mean, rstd
@@ -68,18 +69,18 @@ def chain_backward(
     g, x, (dtype, number) = dense(g), dense(x), COMPUTED[x.dtype]
     variants, rows, columns = x.shape
     dx = torch.empty_like(x)
-    weight_grad, bias_grad = (torch.zeros(variants, columns, dtype=dtype, device=x.device) for _ in range(2))
+    weight_grad, bias_grad = (torch.empty(variants, columns, dtype=dtype, device=x.device) for _ in range(2))
     if not x.numel():
-        return dx, weight_grad, bias_grad
+        return dx, weight_grad.zero_(), bias_grad.zero_()
     mean, rstd = dense(mean, dtype), dense(rstd, dtype)
     weight, bias, settings = optional(weight, dtype), optional(bias, dtype), settings_of(key, step, p, on)
-    totals = torch.empty(variants, 2, rows if norm == "layer" else 0, dtype=dtype, device=x.device)
-    tiles = tiles_of(rows * columns)
+    totals = torch.empty(variants, 2, rows, dtype=dtype, device=x.device) if norm == "layer" else weight_grad
+    tiles, kind = tiles_of(rows * columns), (x.shape, x.dtype, weight is None, bias is None, norm, activation, given)
     with on_device_of(x):
-        sums(g, x, weight, bias, mean, rstd, settings, norm, activation, weight_grad, bias_grad, totals)
+        sums(g, x, weight, bias, mean, rstd, settings, kind, norm, activation, weight_grad, bias_grad, totals)
         launch(
-            _spread, tiles * variants, g, x, dx, weight, bias, mean, rstd, weight_grad, bias_grad, totals, *settings,
-            rows, columns, rows * columns, tiles, norm, activation, given, number,
+            _spread, kind, tiles * variants, g, x, dx, weight, bias, mean, rstd, weight_grad, bias_grad, totals,
+            *settings, rows, columns, rows * columns, tiles, norm, activation, given, number,
         )  # fmt: skip
     return dx, weight_grad, bias_grad
 

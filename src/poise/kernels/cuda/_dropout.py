@@ -30,7 +30,8 @@ def dropout_forward(x: Tensor, key: Tensor, step: Tensor, p: Tensor, on: Tensor)
         num, number = x[0].numel(), COMPUTED[x.dtype][1]
         tiles = tiles_of(num)
         with on_device_of(x):
-            launch(_dropout, tiles * len(x), x, y, *settings_of(key, step, p, on), num, tiles, number)
+            settings = settings_of(key, step, p, on)
+            launch(_dropout, (x.shape, x.dtype), tiles * len(x), x, y, *settings, num, tiles, number)
     return y
 
 

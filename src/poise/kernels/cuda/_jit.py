@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,19 +35,45 @@ def kernel(function: Callable[..., Any]) -> Any:
     return triton.jit(function)
 
 
-def launch(function: Any, programs: int, *arguments: object, num_warps: int = 4) -> None:
-    """Start `programs` programs of a kernel. Products and sums may be fused, which Triton wants to be told."""
-    function[(programs,)](*arguments, num_warps=num_warps, enable_fp_fusion=True)
+_MADE: dict[tuple[object, ...], Any] = {}
+
+
+def launch(function: Any, kind: Hashable, programs: int, *arguments: object, num_warps: int = 4) -> None:
+    """Start `programs` programs of a kernel. Products and sums may be fused, which Triton wants to be told.
+
+    Triton looks at every argument anew in each call, which takes longer than small kernels run; so what it has made is
+    called directly the next time.
+
+    Args:
+        function: The kernel.
+        kind: Equal only in calls whose arguments are equal, but for tensors, which have the same dtypes. They all are
+            aligned.
+        programs: ≥ 1.
+        arguments: Of the kernel.
+        num_warps: Of a program.
+    """
+    name = (function, kind, torch.cuda.current_device() if torch.cuda.is_available() else -1)
+    run = _MADE.get(name)
+    if run is not None:
+        run(*arguments)
+        return
+    made = function[(programs,)](*arguments, num_warps=num_warps, enable_fp_fusion=True)
+    if made is not None:  # the interpreter makes nothing
+        _MADE[name] = made[(programs, 1, 1)]
 
 
 def on_device_of(x: Tensor) -> AbstractContextManager[object]:
     """Triton starts kernels on the current device: make it that of x."""
-    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+    if not x.is_cuda or x.get_device() == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(x.device)
 
 
 def dense(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Contiguous and aligned: for other addresses, Triton makes other code, whose sums may differ in the last bit."""
-    x = x.to(x.dtype if dtype is None else dtype).contiguous()
+    if dtype is not None and x.dtype is not dtype:
+        x = x.to(dtype)
+    x = x.contiguous()
     return x if x.data_ptr() % _ALIGNMENT == 0 else x.clone()
 
 

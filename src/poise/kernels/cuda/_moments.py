@@ -27,23 +27,25 @@ def depth_of(rows: int) -> int:
 def moments(x: Tensor, eps: Tensor, norm: str, mean: Tensor, rstd: Tensor) -> None:
     """Fill `mean` and `rstd`, (V, C) for "batch" or (V, N) for "layer", from contiguous x."""
     variants, rows, columns = x.shape
-    dtype, number = COMPUTED[x.dtype]
+    (dtype, number), kind = COMPUTED[x.dtype], (x.shape, x.dtype)
     if norm == "layer":
         width = min(triton.next_power_of_2(columns), _LONGEST)
         height = max(1, min(_ROW_PIECE // width, ROWS))
         groups = pieces(rows, height)
-        launch(_row_moments, groups * variants, x, mean, rstd, eps, rows, columns, groups, number, height, width)
+        launch(
+            _row_moments, kind, groups * variants, x, mean, rstd, eps, rows, columns, groups, number, height, width
+        )  # fmt: skip
         return
     depth, chunks = depth_of(rows), pieces(columns, COLUMNS)
     blocks = pieces(rows, depth)
     partial = torch.empty(variants, blocks, 2, columns, dtype=dtype, device=x.device)
     launch(
-        _column_moments, chunks * blocks * variants, x, partial, rows, columns, depth, blocks, chunks, number, ROWS,
-        COLUMNS,
+        _column_moments, kind, chunks * blocks * variants, x, partial, rows, columns, depth, blocks, chunks, number,
+        ROWS, COLUMNS,
     )  # fmt: skip
     chunks = pieces(columns, _FEW_COLUMNS)
     launch(
-        _combine_moments, chunks * variants, x, partial, mean, rstd, eps, rows, columns, depth, blocks, chunks,
+        _combine_moments, kind, chunks * variants, x, partial, mean, rstd, eps, rows, columns, depth, blocks, chunks,
         MOST_BLOCKS, _FEW_COLUMNS,
     )  # fmt: skip
 

@@ -44,29 +44,25 @@ def is_kept(word: tensor, half: constexpr, threshold: tensor) -> tensor:
 
 
 @kernel
-def write_bits(bits: tensor, key: tensor, step: tensor, p: tensor, on: tensor, num: tensor, tiles: tensor) -> None:
-    """The mask as a byte for each block, bit l for the element that owns lane l, one tile a program.
+def write_mask(mask: tensor, key: tensor, step: tensor, p: tensor, on: tensor, num: tensor, tiles: tensor) -> None:
+    """Whether each element survives, as a byte, one tile a program.
 
     Where elements are visited in another order than that of tiles, reading a byte costs less than drawing its block.
     """
     v, tile = (tl.program_id(0) // tiles).to(tl.int64), (tl.program_id(0) % tiles).to(tl.int64)
-    size = tl.minimum(num - tile * TILE, TILE)
-    index, depth = tl.arange(0, TILE_BLOCKS), (size + LANES - 1) // LANES
-    words = draw(key, step, v, tile * TILE_BLOCKS + index)
-    threshold = threshold_of(p, on, v)
-    byte = tl.zeros((TILE_BLOCKS,), tl.int32)
-    for lane in tl.static_range(LANES):
-        byte |= is_kept(words[lane // 2], lane % 2, threshold).to(tl.int32) << lane
-    blocks = (num + LANES - 1) // LANES
-    tl.store(bits + v * blocks + tile * TILE_BLOCKS + index, byte.to(tl.uint8), mask=index < depth)
+    size = tl.minimum(num - tile * TILE, TILE).to(tl.int32)
+    words, threshold = draw(key, step, v, tile * TILE_BLOCKS + tl.arange(0, TILE_BLOCKS)), threshold_of(p, on, v)
+    # A whole tile has constant offsets, which lets stores be wide.
+    if size == TILE:
+        _write_part(mask + v * num + tile * TILE, words, threshold, size, TILE_BLOCKS)
+    else:
+        _write_part(mask + v * num + tile * TILE, words, threshold, size, (size + LANES - 1) // LANES)
 
 
 @kernel
-def read_bits(bits: tensor, v: tensor, place: tensor, num: tensor, valid: tensor) -> tensor:
-    """Whether the elements at `place`, in any order, survive."""
-    place = tl.minimum(place, num - 1)
-    tile, inside = place // TILE, (place % TILE).to(tl.int32)
-    depth = ((tl.minimum(num - tile * TILE, TILE) + LANES - 1) // LANES).to(tl.int32)
-    blocks = (num + LANES - 1) // LANES
-    byte = tl.load(bits + v * blocks + tile * TILE_BLOCKS + inside % depth, mask=valid, other=0)
-    return ((byte.to(tl.int32) >> (inside // depth)) & 1) != 0
+def _write_part(mask: tensor, words: tensor, threshold: tensor, size: tensor, depth: tensor) -> None:
+    index = tl.arange(0, TILE_BLOCKS)
+    for lane in tl.static_range(LANES):
+        place = lane * depth + index
+        kept = is_kept(words[lane // 2], lane % 2, threshold)
+        tl.store(mask + place, kept.to(tl.uint8), mask=(index < depth) & (place < size))
