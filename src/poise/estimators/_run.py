@@ -83,7 +83,7 @@ def fit(
             fit, so a limit that binds makes the result depend on the machine's speed.
         seed: Names all random numbers.
         recipe: "auto" to search, or one by name or value, which is then compared with the bare network.
-        quality: How much a search tries: "fast" a few recipes on one split, "default" up to 16 and three folds,
+        quality: How much a search tries: "fast" a few recipes on one split, "default" up to 32 and five folds,
             "best" up to 128 and five.
         resume: Continue the run in `out`; one that came to its end is only read again.
         progress: Called after every epoch.

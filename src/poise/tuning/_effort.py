@@ -11,6 +11,7 @@ Quality = Literal["fast", "default", "best"]
 QUALITIES: tuple[Quality, ...] = ("fast", "default", "best")
 _NUM_FOLDS = 5
 _ROWS_FOR_ONE_SPLIT = 20_000  # with so many, a single validation split says enough
+_ROWS_FOR_FEW_FOLDS = 10_000  # with so many, three folds of five
 _SECOND_CUT = 3  # of so many finalists, one leaves after its second fold
 _BATCH = 8
 
@@ -103,10 +104,12 @@ def effort_within(quality: Quality, num_rows: int, max_epochs: int, epochs_in_ti
 def _ladder(quality: Quality, num_rows: int, max_epochs: int) -> list[Effort]:
     """From the least to the most: first more recipes, then folds, then more of all."""
     whole = 1 if num_rows >= _ROWS_FOR_ONE_SPLIT else _NUM_FOLDS
-    steps = [(2, 1, 1), (4, 2, 1), (8, 3, 1)]
+    steps = [(2, 1, 1), (4, 2, 1), (8, 3, 1), (16, 3, 1)]
     if quality != "fast":
-        steps += [(8, 2, 3), (12, 3, 3), (16, 3, 3)] if whole > 1 else [(12, 4, 1), (16, 5, 1)]
+        steps += [(8, 2, 3), (16, 3, 3), (32, 3, 3)] if whole > 1 else [(16, 5, 1), (32, 5, 1)]
+        if num_rows < _ROWS_FOR_FEW_FOLDS:
+            steps += [(32, 3, whole)]
     if quality == "best":
-        steps += [(24, 4, 5), (32, 5, 5)] if whole > 1 else [(24, 6, 1), (32, 8, 1)]
+        steps += [(40, 5, 5)] if whole > 1 else [(32, 8, 1)]
         steps += [(trials, finalists, whole) for trials, finalists in ((48, 8), (64, 10), (96, 12), (128, 16))]
     return [Effort(*step, max_epochs) for step in steps]
