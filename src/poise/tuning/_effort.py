@@ -11,7 +11,7 @@ Quality = Literal["fast", "default", "best"]
 QUALITIES: tuple[Quality, ...] = ("fast", "default", "best")
 _NUM_FOLDS = 5
 _ROWS_FOR_ONE_SPLIT = 20_000  # with so many, a single validation split says enough
-_ROWS_FOR_FEW_FOLDS = 10_000  # with so many, three folds of five
+_ROWS_FOR_FEW_FOLDS = 2_000  # with so many, three folds of five
 _SECOND_CUT = 3  # of so many finalists, one leaves after its second fold
 _BATCH = 8
 

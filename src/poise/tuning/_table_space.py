@@ -25,7 +25,7 @@ from poise.tuning._space import Space
 
 # Early rungs see weights as they will be served, whatever the learning rate still is: the average of the last steps.
 _BASE = Recipe(
-    methods=(WeightDecay(weight_decay=0.02), GradientClip(max_norm=1.0), EMA(decay=0.99), EarlyStopping(patience=40)),
+    methods=(WeightDecay(weight_decay=0.02), GradientClip(max_norm=1.0), EMA(decay=0.99), EarlyStopping(patience=25)),
     optimizer=AdamW(lr=FlatCosine(3e-3), beta2=0.95),
     budget=Budget(batch_size=128),
     network=Network(width=256, depth=3, numeric="quantile", num_bins=16, input_scale=True),

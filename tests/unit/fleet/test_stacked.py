@@ -1,5 +1,6 @@
 """The stacked engine: plans come, go, fail and resume, and no other plan notices."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from poise._errors import ConfigError
 from poise.fleet import Fleet, PlainEngine
 from poise.fleet.stacked import StackedEngine, _scoring, _training
+from poise.fleet.stacked._tape import Tapes
 from poise.methods import (
     EMA,
     L2,
@@ -16,6 +18,7 @@ from poise.methods import (
     BatchNorm,
     Dropout,
     EarlyStopping,
+    GaussianNoise,
     LabelSmoothing,
     LossMethod,
     MaxNorm,
@@ -275,3 +278,28 @@ def test_what_cannot_be_stacked_is_named(monkeypatch):
 def test_widths_are_positive(width):
     with pytest.raises(ConfigError, match="`width` must be"):
         StackedEngine(width)
+
+
+def test_an_engine_goes_on_with_its_latest_stack_and_never_with_a_stale_one():
+    plans, engine = [plan_of(seed=seed) for seed in range(2)], StackedEngine(2)
+    whole = train(StackedEngine(2), plans)
+    parts = engine.start(plans, DATA)
+    for epoch in (1, 2, 10):  # the same engine: it keeps what it has built
+        advance(engine, plans, parts, until_epoch=epoch)
+    assert all(map(same, whole, parts))
+    # States that were put back are not what the latest stack left.
+    early = train(StackedEngine(2), plans, until_epoch=1)
+    again = [copy.deepcopy(state) for state in early]
+    advance(engine, plans, early, until_epoch=2)
+    advance(engine, plans, again, until_epoch=10)
+    assert all(map(same, whole, again))
+
+
+@pytest.mark.parametrize("methods", [(), METHODS, (GaussianNoise(std=0.1), Dropout(p=0.2), MaxNorm(max_norm=1.0))])
+def test_steps_from_a_tape_have_the_same_bits(methods, monkeypatch):
+    plans = [plan_of(recipe(*methods), seed=seed) for seed in range(3)]
+    results = []
+    for after in (10**9, 3):
+        monkeypatch.setattr(_training, "Tapes", lambda after=after: Tapes(after=after))
+        results.append(train(StackedEngine(3), plans))
+    assert all(map(same, *results))

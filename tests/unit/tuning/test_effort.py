@@ -26,4 +26,4 @@ def test_qualities_are_in_order():
 def test_many_rows_need_no_folds_and_few_do():
     assert full_effort("default", 50_000, 40).num_folds == 1
     assert full_effort("default", 15_000, 40).num_folds == 3
-    assert full_effort("default", 5000, 40).num_folds == 5
+    assert full_effort("default", 1500, 40).num_folds == 5

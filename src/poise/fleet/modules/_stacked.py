@@ -6,14 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
 from torch.nn.functional import one_hot
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from poise.fleet.modules._built import Built
 from poise.fleet.modules._job import ROWS_OF_A_SCORE, Job
@@ -23,18 +23,17 @@ from poise.fleet.modules._seeded import seeded
 from poise.fleet.modules._state import ModuleState
 from poise.fleet.modules._statistics import Moments, Pool, buffer_names, moments_of, moving_norms
 from poise.fleet.stacked._adam import adam_factors
-from poise.fleet.stacked._member import Values, strength_names, strengths_of
-from poise.fleet.stacked._replay import Replays
+from poise.fleet.stacked._member import Values, strengthened, strengths_of
 from poise.fleet.stacked._stack import Stack
+from poise.fleet.stacked._tape import Tapes, moved_to
 from poise.functional.schedule import value_at
 from poise.kernels.adam import adam
-from poise.methods import AverageMethod, BatchMethod, Clock, GradientClip, LossMethod, Method, UpdateMethod, Weight
+from poise.methods import AverageMethod, BatchMethod, Clock, GradientClip, LossMethod, UpdateMethod, Weight
 from poise.recipe import Recipe
 from poise.surgery import modes, weights_of
 
 _PREFIX = "model."  # of `Reader`
 _VECTORS = ("exp_avg", "exp_avg_sq", "average")
-M = TypeVar("M", bound=Method)
 Strengths = Mapping[str, Tensor]
 
 
@@ -82,8 +81,7 @@ class StackedLoop:
         first = members[0]
         self.recipe, self.num_steps = first.recipe, first.built.num_steps
         self.stack = Stack([Reader(one.built.model) for one in members])
-        self.replays = Replays()
-        self.stack.replay(self.replays)
+        self.tapes = Tapes()
         self.vectors = {name: torch.stack([one.vector(name) for one in members]) for name in _VECTORS}
         self.names = {name: one.requires_grad for name, one in first.built.model.named_parameters()}
         known = weights_of(first.built.model)
@@ -92,6 +90,7 @@ class StackedLoop:
         self.reads, self.mixes = reads_outputs(self.recipe), bool(self.recipe.of(BatchMethod))
         self.norms = moving_norms(self.stack.template)
         self.lr_factor = self._lr_factor()
+        self._place()
 
     def _lr_factor(self) -> Tensor:
         """Of each weight: that of its role, and 0 for what is not trained."""
@@ -106,6 +105,15 @@ class StackedLoop:
         self.stack.take(places)
         self.vectors = {name: vectors[rows] for name, vectors in self.vectors.items()}
         self.members = [self.members[place] for place in places]
+        self._place()
+
+    def _place(self) -> None:
+        """Have steps find what they read and change, which stays where it is."""
+        self.tapes.forget()
+        self._kept: dict[str, Any] = self.vectors | {
+            "weights": self.stack.weights, "buffers": self.stack.buffers, "lr_factor": self.lr_factor
+        }  # fmt: skip
+        self._of_kind: dict[Any, dict[str, Any]] = {}
 
     # One epoch
 
@@ -119,7 +127,7 @@ class StackedLoop:
             order = self.job.key.stream("order").at(epoch)
             batches = self.job.train.shuffled(order, self.recipe.budget.batch_size)
             for step, (x, y) in zip(steps, batches, strict=True):
-                self._step(step, step - steps.start, x, y)
+                self._step(step - steps.start, x, y)
         with seeded(self.job.key.stream("score")):
             self._score(started)
 
@@ -128,31 +136,48 @@ class StackedLoop:
         total = self.num_steps * self.job.max_epochs
         progress = [step / total for step in steps]
         recipes = [one.recipe for one in self.members]
-        self._lr = np.array([[value_at(one.optimizer.lr, at) for one in recipes] for at in progress])
+        lr = np.array([[value_at(one.optimizer.lr, at) for one in recipes] for at in progress])
+        rate, root = adam_factors(np.array(steps)[:, None] + 1, lr, self.recipe.optimizer)
         tables = [_strengths(one, progress) for one in recipes]
-        self._strengths = {name: self._tensor(np.stack([one[name] for one in tables], axis=1)) for name in tables[0]}
+        strengths = {name: np.stack([one[name] for one in tables], axis=1) for name in tables[0]}
         clocks = [Clock(step + 1, self.num_steps, total) for step in steps]
         self._rates = np.array([[_rate(one, clock) for one in recipes] for clock in clocks])
+        reals = {"lr": lr, "rate": rate, "root": np.broadcast_to(root, lr.shape), "average": self._rates, **strengths}
+        self._names = list(reals)
+        self._reals = torch.from_numpy(np.stack(list(reals.values()), axis=1)).to(self.stack.weights)
 
-    def _tensor(self, values: Values) -> Tensor:
-        return torch.from_numpy(values).to(self.stack.weights)
-
-    def _step(self, step: int, number: int, x: Any, y: Tensor) -> None:
+    def _step(self, number: int, x: Any, y: Tensor) -> None:
         x, y, shared = self._batches(x, y)
-        strengths = {name: table[number] for name, table in self._strengths.items()}
-        _, grad = self.stack.gradients(self._loss, x, y, strengths, shared=shared)
-        lr = self._lr[number]
-        grad = self._update("before", grad, lr, strengths)
-        config = self.recipe.optimizer
-        rate, root = (grad.new_tensor(one) for one in adam_factors(np.full(len(lr), step + 1), lr, config))
-        adam(
-            self.stack.weights, grad, self.vectors["exp_avg"], self.vectors["exp_avg_sq"], rate, root, self.lr_factor,
-            config.beta1, config.beta2, config.eps,
-        )  # fmt: skip
-        self._update("after", grad, lr, strengths)
-        for member in self.members:
+        changing = {"x": x, "y": y, "supplies": self.stack.supplies(x, shared=shared), "reals": self._reals[number]}
+        kind = (shared, *(one.shape for one in tree_leaves(changing)), y.dtype)
+        if kind not in self._of_kind:
+            self._of_kind[kind] = self._kept | tree_map(torch.clone, changing)
+        else:
+            moved_to({name: self._of_kind[kind][name] for name in changing}, changing)
+        self.tapes(kind, partial(self._advance, shared), self._of_kind[kind])
+        for member, rate in zip(self.members, self._rates[number], strict=True):
             member.built.regimen.count_step()
-        self._average(self._rates[number])
+            member.averaging |= bool(rate)
+
+    @torch.no_grad()
+    def _advance(self, shared: int, tensors: dict[str, Any]) -> None:
+        """One step of all members, in place."""
+        reals = dict(zip(self._names, tensors["reals"].unbind(), strict=True))
+        weights, buffers = tensors["weights"], {name: tensors["buffers"][name].clone() for name in self.stack.moving}
+        mapped = (tensors["x"], tensors["y"], reals)
+        _, grad, buffers = self.stack.differentiate(self._loss, shared, weights, buffers, tensors["supplies"], mapped)
+        for name, buffer in buffers.items():
+            tensors["buffers"][name].copy_(buffer)
+        self._update("before", weights, grad, reals)
+        config = self.recipe.optimizer
+        adam(
+            weights, grad, tensors["exp_avg"], tensors["exp_avg_sq"], reals["rate"], reals["root"],
+            tensors["lr_factor"], config.beta1, config.beta2, config.eps,
+        )  # fmt: skip
+        self._update("after", weights, grad, reals)
+        if any(_averages(one.recipe) for one in self.members):
+            # A rate of 0 leaves an average as it is, bit for bit.
+            tensors["average"].lerp_(weights, reals["average"][:, None])
 
     def _batches(self, x: Any, y: Tensor) -> tuple[Any, Tensor, int]:
         """What the members read, and how many of x and y they share."""
@@ -173,19 +198,15 @@ class StackedLoop:
         self, network: nn.Module, parameters: Mapping[str, Tensor], x: Any, y: Tensor, strengths: Strengths
     ) -> Tensor:
         weights = {name: Weight(parameters[name], role) for name, role in self.roles.items()}
-        methods = [_with(method, strengths) for method in self.losses]
+        methods = [strengthened(method, strengths) for method in self.losses]
         return objective(self.job, methods, weights, network(x), y, reads=self.reads)
 
-    @torch.no_grad()
-    def _update(self, moment: str, grad: Tensor, lr: Values, strengths: Strengths) -> Tensor:
-        """Let the methods of `moment` change the weights; returns what they make of the gradients."""
+    def _update(self, moment: str, weights: Tensor, grad: Tensor, reals: Strengths) -> None:
+        """Let the methods of `moment` change weights and gradients in place."""
         methods = [method for method in self.updates if method.moment == moment]
-        if not methods:
-            return grad
         factor = self.recipe.optimizer.bias_lr
 
-        def of_one(weights: Tensor, grad: Tensor, lr: Tensor, strengths: Strengths) -> tuple[Tensor, Tensor]:
-            weights, grad = weights.clone(), grad.clone()
+        def of_one(weights: Tensor, grad: Tensor, reals: Strengths) -> Tensor:
             own, gradients = self.stack.split(weights), self.stack.split(grad)
             parts = {name: Weight(own[name], role, gradients[name]) for name, role in self.roles.items()}
             biases = {name: one for name, one in parts.items() if one.role == "bias" and factor != 1}
@@ -195,20 +216,12 @@ class StackedLoop:
                 groups = ((parts, 1.0),) if isinstance(method, GradientClip) else ((others, 1.0), (biases, factor))
                 for group, share in groups:
                     if group:
-                        _with(method, strengths).update(group, lr * share)  # type: ignore[arg-type] # of each its own
-            return weights, grad
+                        lr: Any = reals["lr"] * share  # a number of its own for each
+                        strengthened(method, reals).update(group, lr)
+            return weights.new_zeros(())  # vmap wants a result
 
-        args = (self.stack.weights, grad, grad.new_tensor(lr), dict(strengths))
-        self.stack.weights, grad = self.replays(moment, vmap(of_one), *args)
-        return grad
-
-    @torch.no_grad()
-    def _average(self, rates: Values) -> None:
-        if rates.any():
-            # A rate of 0 leaves an average as it is, bit for bit.
-            self.vectors["average"].lerp_(self.stack.weights, self.stack.weights.new_tensor(rates)[:, None])
-            for member, rate in zip(self.members, rates, strict=True):
-                member.averaging |= bool(rate)
+        if methods:
+            vmap(of_one)(weights, grad, reals)
 
     # Scores, in eval mode, of the weights that predict
 
@@ -298,11 +311,6 @@ def _strengths(recipe: Recipe, progress: list[float]) -> dict[str, Values]:
         for method in (*recipe.of(LossMethod), *recipe.of(UpdateMethod))
         for name, values in strengths_of(method, progress).items()
     }
-
-
-def _with(method: M, strengths: Strengths) -> M:
-    name = type(method).__name__
-    return method.with_strengths({one: strengths[f"{name}.{one}"] for one in strength_names(method)})
 
 
 def _probabilities(classes: Tensor, like: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +30,7 @@ from poise.train import (
 )
 
 Values = NDArray[np.float64]
+M = TypeVar("M", bound=Method)
 
 
 class Member:
@@ -154,6 +157,12 @@ def strength_names(method: Method) -> list[str]:
 def strengths_of(method: Method, progress: list[float]) -> dict[str, Values]:
     """The strengths of `method` at each of `progress`, by field."""
     return {name: _values_at(getattr(method, name), progress) for name in strength_names(method)}
+
+
+def strengthened(method: M, strengths: Mapping[str, Any]) -> M:
+    """`method` with its strengths out of those of all methods, by class and field."""
+    name = type(method).__name__
+    return method.with_strengths({one: strengths[f"{name}.{one}"] for one in strength_names(method)})
 
 
 def _values_at(strength: Strength, progress: list[float]) -> Values:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +13,6 @@ from torch.utils._pytree import tree_map
 
 from poise.fleet.stacked._fuse import Chain, chains_of, fuse
 from poise.fleet.stacked._noise import Draws, Supply, draw, drawn_layers, draws_of, shapes_seen, supplied
-from poise.fleet.stacked._replay import Replays
 from poise.fleet.stacked._rows import taken
 from poise.fleet.stacked._structure import check_stackable
 from poise.nn._stochastic import Drawn
@@ -77,7 +75,6 @@ class Stack:
         self.moving = list(self.buffers)
         self.layers = [drawn_layers(module) for module in modules]
         self._passes: dict[Any, Any] = {}
-        self._replays: Replays | None = None
 
     @property
     def num_variants(self) -> int:
@@ -100,14 +97,6 @@ class Stack:
         self._takers = [by_drop.get(layer, layer) for layer in self.drawn]
         norms = {id(buffer) for chain in chains if chain.norm is not None for buffer in chain.norm.buffers()}
         self.moving = [name for name, buffer in self.template.named_buffers() if id(buffer) not in norms]
-
-    def replay(self, replays: Replays) -> None:
-        """Let passes for gradients be recorded and replayed; so the modules' Python must do the same in each of them.
-
-        Args:
-            replays: That record them.
-        """
-        self._replays = replays
 
     def load(self, variant: int, module: nn.Module) -> None:
         """Put `module` in the place of a variant.
@@ -191,12 +180,8 @@ class Stack:
         Returns:
             Losses (V,) and gradients (V, P), in the order of `weights`; `split` takes a row apart.
         """
-        args = (self.weights, *self._changing(inputs, draws, shared), (inputs, *others))
-        if self._replays is None:
-            losses, gradients, moved = self.differentiate(loss, shared, *args)
-        else:
-            name = (loss, self.template.training, shared)
-            losses, gradients, moved = self._replays(name, partial(self.differentiate, loss, shared), *args)
+        changing = self._changing(inputs, draws, shared)
+        losses, gradients, moved = self.differentiate(loss, shared, self.weights, *changing, (inputs, *others))
         self.buffers |= moved
         return losses, gradients
 
@@ -227,13 +212,23 @@ class Stack:
         """Copies of the buffers that a pass moves, and the random numbers that it takes."""
         if not self.template.training:
             return dict(self.buffers), []
+        supplies = self.supplies(inputs, draws, shared)
+        return {name: self.buffers[name].clone() for name in self.moving}, supplies
+
+    def supplies(self, inputs: Any, draws: Sequence[Draws] | None = None, shared: int = 0) -> list[Supply]:
+        """The random numbers of a training pass, layer by layer.
+
+        Args:
+            inputs: As in `gradients`.
+            draws: As in `gradients`.
+            shared: As in `gradients`.
+        """
         passes = self.passes(inputs if shared else tree_map(lambda tensor: tensor[0], inputs))
         draws = self._own_draws(passes) if draws is None else draws
-        supplies = [
+        return [
             draw(layer, own, expected, self.device, named=named)
             for layer, own, expected, named in zip(self.drawn, draws, passes, self.named, strict=True)
         ]
-        return {name: self.buffers[name].clone() for name in self.moving}, supplies
 
     def _own_draws(self, passes: Sequence[Sequence[Any]]) -> list[Draws]:
         """What the layers would draw next; their steps go on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -93,7 +93,7 @@ def record(function: Callable[[Any], None], tensors: Any) -> Run:
     traced = make_fx(flat)(*leaves)
     traced.graph.eliminate_dead_code(is_impure_node=_writes)
     if not any(one.is_cuda for one in leaves):
-        return _Tape(traced.graph, leaves)
+        return _Tape(traced, leaves)
     for node in traced.graph.nodes:
         node.target = ops.KERNELS.get(node.target, node.target)
     traced.recompile()
@@ -126,11 +126,12 @@ class _Tape:
     """The operators of a graph, in its order, with their arguments and the memory for what they make.
 
     Args:
-        graph: Recorded; what it returns is not wanted.
+        traced: What was recorded; what it returns is not wanted.
         tensors: That it reads and changes.
     """
 
-    def __init__(self, graph: fx.Graph, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, traced: fx.GraphModule, tensors: Sequence[Tensor]) -> None:
+        graph = traced.graph
         self._runs: list[Run] = []
         self._memory = _Memory()
         values: dict[fx.Node, Any] = {}
@@ -141,6 +142,8 @@ class _Tape:
             self._memory.release(number)
             if node.op == "placeholder":
                 values[node] = next(given)
+            elif node.op == "get_attr":
+                values[node] = operator.attrgetter(str(node.target))(traced)
             elif node.op == "call_function":
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
                 is_constant = node.target in _CONSTANTS and node not in changed
@@ -160,15 +163,16 @@ class _Tape:
         written = _written(target)
         if written is not None:
             self._runs += ops.BOUND[target](*args) if target in ops.BOUND else [partial(target, *args, **kwargs)]
-            return args[written]
+            return _argument(written, args, kwargs)
         if _is_view(target):
             return target(*args, **kwargs)
-        made = tree_map(lambda like: self._memory.take(like, end), node.meta["val"])
+        likes = node.meta["val"]
+        made = tree_map(lambda like: self._memory.take(like, end) if isinstance(like, Tensor) else None, likes)
         places = tree_leaves(made)
         if target in ops.BOUND:
             self._runs += ops.BOUND[target](*args, out=places)
             return made
-        into = _out_form(target)
+        into = None if any(one is None for one in places) else _out_form(target)
         if into is None:
             self._runs.append(partial(_copy, places, partial(target, *args, **kwargs)))
         else:
@@ -222,17 +226,22 @@ def _source(node: fx.Node) -> fx.Node | None:
     written = _written(node.target)
     if written is None and not _is_view(node.target):
         return None
-    source = node.args[written or 0]
+    source = _argument(written or (0, "self"), node.args, node.kwargs)
     return source if isinstance(source, fx.Node) else None
 
 
 @cache
-def _written(target: Any) -> int | None:
-    """Which argument an operator changes and returns."""
+def _written(target: Any) -> tuple[int, str] | None:
+    """Number and name of the argument that an operator changes and returns."""
     for number, argument in enumerate(target._schema.arguments):
         if argument.alias_info is not None and argument.alias_info.is_write:
-            return number
+            return number, argument.name
     return None
+
+
+def _argument(which: tuple[int, str], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    number, name = which
+    return args[number] if number < len(args) else kwargs[name]
 
 
 @cache
@@ -254,6 +263,7 @@ def _out_form(target: Any) -> tuple[Any, list[str]] | None:
     return None
 
 
-def _copy(places: Sequence[Tensor], make: Run) -> None:
+def _copy(places: Sequence[Tensor | None], make: Run) -> None:
     for place, made in zip(places, tree_leaves(make()), strict=True):
-        place.copy_(made)
+        if place is not None:
+            place.copy_(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from poise.data import Inputs
-from poise.fleet.stacked._member import Member, strength_names
+from poise.fleet.stacked._member import Member, strengthened
 from poise.fleet.stacked._noise import Draws, Supply, draw
 from poise.fleet.stacked._rows import RowPool, taken
 from poise.fleet.stacked._scoring import Scoring
@@ -21,12 +21,11 @@ from poise.fleet.stacked._stack import Stack
 from poise.fleet.stacked._tables import ROWS, names_of, num_averages, step_tables
 from poise.fleet.stacked._tape import Tapes, moved_to
 from poise.kernels.adam import adam
-from poise.methods import Batch, Forward, LossMethod, Method, UpdateMethod, Weight
+from poise.methods import Batch, Forward, LossMethod, UpdateMethod, Weight
 from poise.surgery import weights_of
 from poise.train import rows_of_members, running_statistics
 
 _VECTORS = ("exp_avg", "exp_avg_sq", "average")
-M = TypeVar("M", bound=Method)
 Strengths = Mapping[str, Tensor]
 
 
@@ -225,7 +224,7 @@ class StackedTraining:
         weights = {name: Weight(parameters[name], role) for name, role in self.roles.items()}
         for method in self.losses:
             forward = Forward(outputs, targets, weight, task.row_losses, task.neutral, weights)
-            loss = loss + _with(method, strengths).penalty(forward)
+            loss = loss + strengthened(method, strengths).penalty(forward)
         return loss
 
     def _update(self, moment: str, weights: Tensor, grad: Tensor, reals: Strengths) -> None:
@@ -236,7 +235,7 @@ class StackedTraining:
             own, gradients = self.stack.split(weights), self.stack.split(grad)
             parts = {name: Weight(own[name], role, gradients[name]) for name, role in self.roles.items()}
             for method in methods:
-                _with(method, reals).update(parts, reals["lr"])  # type: ignore[arg-type] # a number of its own for each
+                strengthened(method, reals).update(parts, reals["lr"])  # type: ignore[arg-type] # a number of its own for each
             return weights.new_zeros(())  # vmap wants a result
 
         if methods:
@@ -272,8 +271,3 @@ def _statistics_of(network: nn.Module) -> list[tuple[str, Tensor]]:
 
 def _flat_buffers(buffers: Mapping[str, Tensor], names: Sequence[str], like: Tensor) -> Tensor:
     return torch.cat([like.new_empty(len(like), 0), *(buffers[name].flatten(1) for name in names)], dim=1)
-
-
-def _with(method: M, strengths: Strengths) -> M:
-    name = type(method).__name__
-    return method.with_strengths({one: strengths[f"{name}.{one}"] for one in strength_names(method)})
