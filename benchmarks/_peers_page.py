@@ -125,17 +125,16 @@ def _intro(results: Results) -> list[str]:
 
 def _losses(results: Results) -> list[str]:
     systems = (OURS, *RIVALS)
-    rows = [["table", "splits", *systems]]
+    rows = [["table", "splits", *systems, f"{OURS}, all splits"]]
     for name in results.tables():
-        means = {system: list(results.losses(system, name).values()) for system in systems}
-        shown = {system: fmean(values) for system, values in means.items() if values}
-        number = max(len(values) for values in means.values())
-        best = min(value for system, value in shown.items() if len(means[system]) == number)
+        measured = {system: losses for system in systems if (losses := results.losses(system, name))}
+        shared = set.intersection(*(set(losses) for losses in measured.values()))
+        shown = {one: fmean(losses[split] for split in shared) for one, losses in measured.items() if shared}
+        best = min(shown.values(), default=None)
         cells = [_NONE if one not in shown else _bold(f"{shown[one]:.4f}", shown[one] == best) for one in systems]
-        # A mean over fewer splits than another's is told.
-        notes = [f" ({len(means[one])})" if one in shown and len(means[one]) < number else "" for one in systems]
-        rows.append([name, str(number), *(cell + note for cell, note in zip(cells, notes, strict=True))])
-    words = "Means over splits; in parentheses the number of splits where it is smaller than the table's."
+        own = list(measured.get(OURS, {}).values())
+        rows.append([name, str(len(shared)), *cells, f"{fmean(own):.4f} ({len(own)})" if own else _NONE])
+    words = f"Means over the splits that all systems of a row have; last those of {OURS} over all its splits."
     return ["## Losses", "", *_markdown(rows), "", words]
 
 

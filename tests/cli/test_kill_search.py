@@ -97,7 +97,7 @@ def test_a_search_that_is_killed_again_and_again_ends_as_one_that_is_not(tmp_pat
             assert set(kept) <= set(now), "a trial that had ended was lost"
             kept = now
     assert finish(folder) == straight
-    assert sorted(numbers_in(folder)) == list(range(16))
+    assert sorted(numbers_in(folder)) == list(range(32))
     # What came after the last checkpoint is trained again, so an end may be seen twice around a kill, never more.
     ends = Counter(line for line in (folder / "epochs.txt").read_text().splitlines() if line.endswith(": 60"))
     assert set(ends) == {line for line in whole if line.endswith(": 60")}

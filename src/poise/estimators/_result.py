@@ -104,7 +104,7 @@ class SearchNote:
         >>> table = polars.DataFrame({"x": [i % 13 for i in range(90)], "z": ["a", "b"] * 45})
         >>> note = fit(table, target="z", quality="fast").search
         >>> note.num_trials, note.num_folds
-        (8, 1)
+        (16, 1)
     """
 
     num_trials: int

@@ -28,7 +28,7 @@ class Effort:
 
     Example:
         >>> Effort(num_trials=27, num_finalists=3, num_folds=5, max_epochs=81).num_epochs
-        1080
+        1008
     """
 
     num_trials: int
@@ -87,7 +87,7 @@ def effort_within(quality: Quality, num_rows: int, max_epochs: int, epochs_in_ti
 
     Example:
         >>> effort_within("default", 1000, 100, epochs_in_time=100)
-        Effort(num_trials=2, num_finalists=1, num_folds=1, max_epochs=97)
+        Effort(num_trials=2, num_finalists=1, num_folds=1, max_epochs=99)
     """
     ladder = _ladder(quality, num_rows, max_epochs)
     fitting = [effort for effort in ladder if effort.num_epochs <= epochs_in_time]

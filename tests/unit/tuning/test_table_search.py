@@ -46,10 +46,10 @@ def task_cuts(task):
 def test_the_ensemble_averages_recipes_over_folds_and_predicts(task):
     data = make_data(task)
     found = search_table(data, task, OPTIONS)
-    assert found.effort.num_folds == 3
-    assert {len(networks) for networks in found.members} == {3}
+    assert found.effort.num_folds == 5
+    assert {len(networks) for networks in found.members} == {5}
     assert found.choice.weights.sum() == pytest.approx(1)
-    assert len(found.predictor.members) == 3 * len(found.choice.chosen)
+    assert len(found.predictor.members) == 5 * len(found.choice.chosen)
     predictions = found.predictor.predict(data.table).numpy()
     if task.kind == "regression":
         assert np.corrcoef(predictions, data.target)[0, 1] > 0.8
@@ -62,12 +62,12 @@ def test_the_ensemble_averages_recipes_over_folds_and_predicts(task):
 
 def test_every_trial_is_told_with_recipe_rungs_engine_and_seconds():
     trials = search_table(make_data(Binary()), Binary(), OPTIONS).trials
-    assert [one.number for one in trials] == list(range(16))
+    assert [one.number for one in trials] == list(range(32))
     assert trials[0].origin == "base"
     assert {one.end for one in trials} == {"complete", "pruned"}
     assert all(one.rungs and one.engine == "compiled" and one.seconds > 0 for one in trials)
     finalists = [one for one in trials if one.folds]
-    assert {tuple(one.folds) for one in finalists} == {(0, 1), (0, 1, 2)}
+    assert {tuple(one.folds) for one in finalists} == {(0, 1), (0, 1, 2, 3, 4)}
 
 
 def test_the_same_search_finds_the_same_bits_and_resumes_to_them(tmp_path):
@@ -95,7 +95,7 @@ def test_a_study_file_holds_every_trial_once_and_none_that_runs(tmp_path):
         file = StudyFile(path, SPACE)
         found = search_table(make_data(Binary()), Binary(), replace(OPTIONS, quality="fast", on_trials=file.update))
     study = optuna.load_study(study_name="poise", storage=f"sqlite:///{path}")
-    assert sorted(one.user_attrs["number"] for one in study.trials) == list(range(8))
+    assert sorted(one.user_attrs["number"] for one in study.trials) == list(range(16))
     assert {one.state.name for one in study.trials} == {"COMPLETE", "PRUNED"}
     best = min(found.trials, key=lambda one: one.loss)
     by_number = {one.user_attrs["number"]: one for one in study.trials}
