@@ -22,12 +22,11 @@ from poise.fleet.modules._record import mean_of, record_epoch
 from poise.fleet.modules._seeded import seeded
 from poise.fleet.modules._state import ModuleState
 from poise.fleet.modules._statistics import Moments, Pool, buffer_names, moments_of, moving_norms
-from poise.fleet.stacked._adam import adam_factors
+from poise.fleet.stacked._adam import adam_factors, adam_step
 from poise.fleet.stacked._member import Values, strengthened, strengths_of
 from poise.fleet.stacked._stack import Stack
 from poise.fleet.stacked._tape import Tapes, moved_to
 from poise.functional.schedule import value_at
-from poise.kernels.adam import adam
 from poise.methods import AverageMethod, BatchMethod, Clock, GradientClip, LossMethod, UpdateMethod, Weight
 from poise.recipe import Recipe
 from poise.surgery import modes, weights_of
@@ -169,11 +168,7 @@ class StackedLoop:
         for name, buffer in buffers.items():
             tensors["buffers"][name].copy_(buffer)
         self._update("before", weights, grad, reals)
-        config = self.recipe.optimizer
-        adam(
-            weights, grad, tensors["exp_avg"], tensors["exp_avg_sq"], reals["rate"], reals["root"],
-            tensors["lr_factor"], config.beta1, config.beta2, config.eps,
-        )  # fmt: skip
+        adam_step(tensors, grad, reals, self.recipe.optimizer)
         self._update("after", weights, grad, reals)
         if any(_averages(one.recipe) for one in self.members):
             # A rate of 0 leaves an average as it is, bit for bit.

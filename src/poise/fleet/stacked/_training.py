@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import vmap
 
 from poise.data import Inputs
+from poise.fleet.stacked._adam import adam_step
 from poise.fleet.stacked._member import Member, strengthened
 from poise.fleet.stacked._noise import Draws, Supply, draw
 from poise.fleet.stacked._rows import RowPool, taken
@@ -20,7 +21,6 @@ from poise.fleet.stacked._scoring import Scoring
 from poise.fleet.stacked._stack import Stack
 from poise.fleet.stacked._tables import ROWS, names_of, num_averages, step_tables
 from poise.fleet.stacked._tape import Tapes, moved_to
-from poise.kernels.adam import adam
 from poise.methods import Batch, Forward, LossMethod, UpdateMethod, Weight
 from poise.surgery import weights_of
 from poise.train import rows_of_members, running_statistics
@@ -193,11 +193,7 @@ class StackedTraining:
         for name, buffer in buffers.items():
             tensors["buffers"][name].copy_(buffer)
         self._update("before", weights, grad, reals)
-        config = self.recipe.optimizer
-        adam(
-            weights, grad, tensors["exp_avg"], tensors["exp_avg_sq"], reals["rate"], reals["root"],
-            tensors.get("lr_factor"), config.beta1, config.beta2, config.eps,
-        )  # fmt: skip
+        adam_step(tensors, grad, reals, self.recipe.optimizer)
         self._update("after", weights, grad, reals)
         for which in range(num_averages(self.members)):
             # A rate of 0 leaves an average as it is, bit for bit.
