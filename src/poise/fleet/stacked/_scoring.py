@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from poise.data import Inputs
 from poise.fleet.stacked._fuse import evaluating
@@ -59,7 +60,7 @@ class Scoring:
         tensors = self._tensors
         changing = {"weights": weights[places], "buffers": {n: one[places] for n, one in self.stack.buffers.items()}}
         if not moved_to({name: tensors.get(name) for name in changing}, changing):
-            self._put(**{name: _copied(one) for name, one in changing.items()})
+            self._put(**tree_map(torch.clone, changing))
         if "outputs" not in tensors:
             tensors["outputs"] = [torch.empty_like(one) for one in self._passed(tensors)[0]]
         self.tapes("score", self._score, tensors)
@@ -98,10 +99,6 @@ class Scoring:
             place.copy_(output)
         for name in self.statistics:
             tensors["buffers"][name].copy_(buffers[name])
-
-
-def _copied(tensors: Any) -> Any:
-    return {name: one.clone() for name, one in tensors.items()} if isinstance(tensors, dict) else tensors.clone()
 
 
 def _outputs_of_one(network: nn.Module, _: Any, train: list[Inputs], val: list[Inputs]) -> tuple[Tensor, Tensor]:

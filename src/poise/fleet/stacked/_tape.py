@@ -15,9 +15,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 
 from poise._errors import PoiseWarning
 from poise.kernels import ops
+from poise.kernels.cpu._bound import Run
 
-Function = Callable[..., Any]
-Run = Callable[[], Any]
 _aten = torch.ops.aten
 _UNMARKED_VIEWS = {_aten._unsafe_view.default}  # a view that its schema does not tell
 # What they make depends on shapes alone.
@@ -148,8 +147,7 @@ class _Tape:
                 args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
                 is_constant = node.target in _CONSTANTS and node not in changed
                 end = ends[roots[node]]
-                made = node.target(*args, **kwargs) if is_constant else self._value(node, args, kwargs, end)
-                values[node] = made
+                values[node] = node.target(*args, **kwargs) if is_constant else self._value(node, args, kwargs, end)
 
     def __call__(self) -> None:
         for run in self._runs:
@@ -187,13 +185,11 @@ class _Memory:
     def __init__(self) -> None:
         self._free: dict[int, list[Tensor]] = defaultdict(list)
         self._ends: dict[int, list[Tensor]] = defaultdict(list)
-        self._at = 0
 
     def release(self, number: int) -> None:
         """Node `number` is next: take back what is read only before it."""
         for block in self._ends.pop(number - 1, ()):
             self._free[block.nbytes].append(block)
-        self._at = number
 
     def take(self, like: Tensor, end: int) -> Tensor:
         """A place for a tensor that is read until node `end`, with shape, strides and dtype of `like`."""
@@ -201,7 +197,7 @@ class _Memory:
         size = max(reach, 1) * like.dtype.itemsize
         free = self._free[size]
         block = free.pop() if free else torch.empty(size, dtype=torch.uint8)
-        self._ends[max(end, self._at)].append(block)
+        self._ends[end].append(block)
         return torch.as_strided(block.view(like.dtype), like.shape, like.stride())
 
 
