@@ -9,7 +9,6 @@ stderr; the page goes to `--out` and to stdout, followed by all numbers as one l
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks._publish import publish
 from benchmarks._rivals import OPTIMIZERS, SIZES, WIDE_BATCH, Rival, Size, table
 from benchmarks._roofs import describe_machine, roofs
 from poise.data import infer_schema
@@ -268,11 +268,7 @@ def main() -> None:
         found["first_use"] = measure_first_use()
     if "cross_validation" in options.only:
         found["cross_validation"] = measure_cross_validation(cores)
-    text = page(found)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text)
-    print(json.dumps(found))
+    publish(page(found), found, options.out)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ Progress goes to stderr. The page goes to `--out` and to stdout, followed by all
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import torch
 import triton
 from torch import nn
 
+from benchmarks._publish import publish
 from benchmarks._rivals import SIZES, training
 from benchmarks.fleet import OurFleet, note
 from benchmarks.kernels import ACTIVATIONS, passes
@@ -170,11 +170,7 @@ def main() -> None:
         found["kernels"] = [asdict(measure_layer(*case, options.pairs)) for case in cases]
     if "fleet" in options.only:
         found["fleet"] = [measure_fleet(number, min(3, options.pairs)) for number in FLEETS]
-    text = page(found)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text)
-    print(json.dumps(found))
+    publish(page(found), found, options.out)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ goes to `--out` and to stdout, followed by all numbers as one line of JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -20,6 +19,7 @@ from statistics import median
 import torch
 from torch import nn
 
+from benchmarks._publish import publish
 from benchmarks._roofs import describe_machine, roofs
 from poise.ensemble import MCPrediction, mc_dropout, predict_mc
 
@@ -218,11 +218,7 @@ def main() -> None:
         costs.append(measure("by hand", each, 512, few, naive))
         found["costs"] = costs
         found["error"] = measure_error(options.plain)
-    text = page(found)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text)
-    print(json.dumps(found))
+    publish(page(found), found, options.out)
 
 
 if __name__ == "__main__":

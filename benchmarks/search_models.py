@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks import _images
+from benchmarks._publish import publish
 from benchmarks._roofs import describe_machine
 from poise import AdamW, Budget, Cosine, Float, OneOf, Recipe, SearchResult, Space, search
 from poise.fleet.modules import Job, Member, ModuleState, PlainLoop, StackedLoop, build, source_of
@@ -308,11 +309,7 @@ def main() -> None:
             for seed in range(options.seeds)
         ],
     }  # fmt: skip
-    text = page(found)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text)
-    print(json.dumps(found))
+    publish(page(found), found, options.out)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import os
 import sys
 import time
@@ -26,6 +25,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from benchmarks._images import NETWORKS, Images, Loop, Norm, accuracy, draw, load, wide_res_net
+from benchmarks._publish import publish
 from benchmarks._roofs import describe_machine
 from poise import recalibrate
 from poise.nn import BatchNorm
@@ -331,11 +331,7 @@ def main() -> None:
         for (name, *_), rows in zip(jobs, pool.map(measure, jobs), strict=True):
             found.setdefault(name, []).extend(rows)
     found["seconds"] = time.perf_counter() - started
-    text = page(found)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text)
-    print(json.dumps(found))
+    publish(page(found), found, options.out)
 
 
 if __name__ == "__main__":

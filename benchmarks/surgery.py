@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
-import json
 import os
 import sys
 import time
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks._publish import publish
 from benchmarks._roofs import describe_machine, roofs
 from poise.surgery import accelerate, fold
 
@@ -253,11 +253,7 @@ def main() -> None:
     }  # fmt: skip
     found["training"] = measure_training(pairs, least, options.quick)
     found["folding"] = measure_folding(pairs, least, options.quick)
-    text = page(found)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-    print(text)
-    print(json.dumps(found))
+    publish(page(found), found, options.out)
 
 
 if __name__ == "__main__":
