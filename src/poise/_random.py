@@ -64,9 +64,7 @@ class Key:
 
     def permutation(self, num: int) -> Tensor:
         """A permutation of 0 … num - 1: the order that sorts 63-bit random numbers."""
-        drawn = streams.words(2 * num, self.seed, self.step).astype(np.int64)
-        # 63 random bits hardly ever tie, and without ties every sort gives the same order; this one uses vector units.
-        return torch.from_numpy(np.argsort((drawn[:num] << 31) | (drawn[num:] >> 1)))
+        return torch.from_numpy(streams.permutation(num, self.seed, self.step))
 
     def keep_mask(self, *shape: int, p: float, dtype: torch.dtype = torch.float32) -> Tensor:
         """Inverted-dropout mask: 0 with probability `p`, otherwise 1 / (effective keep rate).

@@ -13,7 +13,14 @@ from torch import Tensor
 from torch.autograd import Function
 
 from poise.kernels import _chain_reference as reference
-from poise.kernels._dispatch import run_chain, run_chain_backward, run_dropout
+from poise.kernels._dispatch import (
+    lead,
+    run_chain,
+    run_chain_backward,
+    run_dropout,
+    run_layer,
+    run_layer_backward,
+)
 
 _SETTINGS = "Tensor key, Tensor step, Tensor p"
 _ROWS = "Tensor? weight, Tensor? bias"
@@ -86,34 +93,28 @@ class ChainBackward(Function):
 class Layer(Function):
     """`Chain` for one variant that has no axis: x (..., C), and weight, bias and given statistics (C,).
 
-    The axis is added in here, where autograd does not see it and keeps no book of it.
+    Autograd does not see the axis and keeps no book of it.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
         """y, mean, rstd."""
-        weight, bias, mean, rstd, *settings, norm, activation = inputs
-        chain = x.reshape(1, -1, x.shape[-1]), *map(_lead, (weight, bias, mean, rstd)), *inputs[4:]
-        y, used, scale = run_chain(*chain)
-        ctx.save_for_backward(x, weight, bias, used, scale, *settings)
-        ctx.names = norm, activation, mean is not None
-        ctx.mark_non_differentiable(used, scale)
-        return y.view(x.shape), used, scale
+        made = run_layer(*inputs)
+        _remember(ctx, inputs, made)
+        return made
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight and bias."""
         x, weight, bias, *saved = ctx.saved_tensors
-        shape = (1, -1, x.shape[-1])
-        dx, dweight, dbias = call_chain_backward(
-            g.reshape(shape), x.reshape(shape), _lead(weight), _lead(bias), *saved, *ctx.names
-        )
+        if torch.is_grad_enabled() or is_transformed():
+            shape = 1, -1, x.shape[-1]
+            rows = g.reshape(shape), x.reshape(shape), lead(weight), lead(bias)
+            dx, dweight, dbias = call_chain_backward(*rows, *saved, *ctx.names)
+        else:
+            dx, dweight, dbias = run_layer_backward(g, x, weight, bias, *saved, *ctx.names)
         small = (None if one is None else _like(grad[0], one) for grad, one in ((dweight, weight), (dbias, bias)))
         return dx.view(x.shape), *small, *(None,) * 9
-
-
-def _lead(one: Tensor | None) -> Tensor | None:
-    return None if one is None else one.unsqueeze(0)
 
 
 def _like(grad: Tensor, one: Tensor) -> Tensor:

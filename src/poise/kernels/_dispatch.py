@@ -68,6 +68,39 @@ def run_chain_backward(
     return made
 
 
+def run_layer(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, rstd: Tensor | None, *inputs: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`run_chain` for one variant whose x (..., C), weight, bias, mean and rstd (C,) lack its axis."""
+    columns, rows = x.shape[-1], (weight, bias, mean, rstd)
+    for one in rows:
+        if one is not None and one.numel() != columns:
+            raise ConfigError(f"weight, bias, mean and rstd must have shape ({columns},), but got {tuple(one.shape)}.")
+    if x.is_cpu:  # whose machine code looks at addresses and needs no views
+        return cpu.chain_forward(x, weight, bias, mean, rstd, *inputs)
+    y, used, scale = kernels(x).chain_forward(x.reshape(1, -1, columns), *map(lead, rows), *inputs)
+    return y.view(x.shape), used, scale
+
+
+def run_layer_backward(
+    g: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor, key: Tensor,
+    step: Tensor, p: Tensor, _eps: Tensor, on: Tensor, *names: Any,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`run_chain_backward` likewise; the gradients of weight and bias have the axis."""
+    if x.is_cpu:
+        return cpu.chain_backward(g, x, weight, bias, mean, rstd, key, step, p, on, *names)
+    shape = 1, -1, x.shape[-1]
+    dx, dweight, dbias = kernels(x).chain_backward(
+        g.reshape(shape), x.reshape(shape), lead(weight), lead(bias), mean, rstd, key, step, p, on, *names
+    )
+    return dx.view(x.shape), dweight, dbias
+
+
+def lead(one: Tensor | None) -> Tensor | None:
+    """`one` with the axis of a single variant."""
+    return None if one is None else one.unsqueeze(0)
+
+
 def bound_dropout(*inputs: Tensor, out: Sequence[Tensor]) -> list[Run]:
     """What runs `run_dropout` on a CPU, for tensors that stay where they are."""
     _check_settings(inputs[0], inputs[1:])

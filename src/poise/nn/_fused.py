@@ -9,6 +9,7 @@ from poise._checks import Interval, check_choice, check_integer, check_real
 from poise._errors import ConfigError
 from poise._random import Key
 from poise.kernels import ops
+from poise.kernels.running import move_running
 from poise.nn._activation import ACTIVATIONS, make_activation
 from poise.nn._repeated import is_repeated
 from poise.nn._stochastic import Stochastic
@@ -123,7 +124,7 @@ class NormActDropout(Stochastic):
         draws = ops.settings(key.seed, key.step, p, self.eps, x.device)
         y, mean, rstd = ops.layer(rows, self.weight, self.bias, mean, rstd, draws, self.norm, self.activation)
         if trains and not is_repeated():
-            self._track(mean.squeeze(0), rstd.squeeze(0), num_rows)
+            self._track(mean[0], rstd[0], num_rows)
         return y if x.ndim == 2 else y.movedim(-1, 1)
 
     def _running(self) -> tuple[Tensor | None, Tensor | None]:
@@ -136,10 +137,7 @@ class NormActDropout(Stochastic):
         if running_mean is None or running_var is None or count is None:
             return
         count.add_(1)
-        running_mean.lerp_(mean.to(running_mean.dtype), self.momentum)
-        # The biased variance is what is left of 1 / rstd² without eps, in the precision of the kernel.
-        var = rstd.pow(-2).sub_(self.eps).to(running_var.dtype)
-        running_var.mul_(1 - self.momentum).add_(var, alpha=self.momentum * num_rows / (num_rows - 1))
+        move_running(mean, rstd, running_mean, running_var, self.eps, self.momentum, num_rows)
 
     def extra_repr(self) -> str:
         """As torch prints it."""

@@ -37,7 +37,7 @@ from poise.fleet.compiled._update import average, clear, update
 from poise.fleet.compiled._values import copy, operation, value
 from poise.kernels.cpu._columns import column_moments
 from poise.kernels.cpu._jit import entry, inner
-from poise.kernels.cpu._view import matrix, part
+from poise.kernels.cpu._view import borrowed, matrix, part
 
 
 @entry
@@ -57,6 +57,7 @@ def train_epoch(
         rates: (steps, number of averages) float64.
         step: Optimizer steps done before.
     """
+    program, data, state, buffers = borrowed(program), borrowed(data), borrowed(state), borrowed(buffers)
     outputs, task, members = program.sizes[NUM_OUTPUTS], program.sizes[TASK], program.sizes[NUM_MEMBERS]
     num_ops, zero, training = program.ops.shape[0], np.int64(0), np.int64(1)  # a literal would be a type of its own
     for index in range(bounds.size - 1):
@@ -98,6 +99,7 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
         measure: Whether to measure statistics.
         sums: (2,) float64, see `add_scores`.
     """
+    program, data, state, buffers = borrowed(program), borrowed(data), borrowed(state), borrowed(buffers)
     members, num_rows, num_ops = program.sizes[NUM_MEMBERS], data.numeric.shape[0], program.ops.shape[0]
     most = program.sizes[CAPACITY] // members  # rows of a pass
     outputs, training, step = program.sizes[NUM_OUTPUTS], np.int64(0), np.int64(0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from poise.data import Encoder
 from poise.fleet._encoded import Part, encoded
 from poise.fleet._record import Scores, record_epoch
 from poise.fleet.compiled._epoch import score, train_epoch
@@ -70,8 +72,7 @@ class CompiledTraining:
         bounds = batch_bounds(len(plan.train_rows), plan.recipe.budget.batch_size)
         self.bounds = np.array([start for start, _ in bounds] + [bounds[-1][1]], dtype=np.int64)
         self.num_steps = len(bounds) * plan.max_epochs
-        built = build_network(plan.recipe, self.rows.encoder, plan.task, key=plan.key, dtype=plan.dtype)
-        self.lowered = lower(plan, built, int(np.diff(self.bounds).max()))
+        self.lowered = _lowered(plan, self.rows.encoder, data, int(np.diff(self.bounds).max()))
         most = max(len(plan.train_rows), len(plan.val_rows))
         self.buffers = memory.buffers(self.lowered, self.train.numeric.dtype, most, bfloat16=bfloat16)
         self.order_key = plan.key.stream("order")
@@ -129,6 +130,22 @@ class CompiledTraining:
         spread = float(((values - mean) ** 2 * weight).sum())
         # A constant target is predicted perfectly or not at all; R² has no better meaning there.
         return 1 - total / spread if spread > 0 else float(total == 0)
+
+
+def _lowered(plan: Plan, encoder: Encoder, data: Dataset, most_rows: int) -> Lowered:
+    """The program of `plan`, which is kept for the next rung: making it takes as long as a short epoch."""
+    kept = _LOWERED.setdefault(data, WeakKeyDictionary())
+    found = kept.get(plan)
+    if found is None:
+        built = build_network(plan.recipe, encoder, plan.task, key=plan.key, dtype=plan.dtype)
+        found = lower(plan, built, most_rows)
+        if sum(array.nbytes for array in found.program) <= _MOST_KEPT:
+            kept[plan] = found
+    return found
+
+
+_MOST_KEPT = 1 << 16  # bytes of a program; there may be thousands
+_LOWERED: WeakKeyDictionary[Dataset, WeakKeyDictionary[Plan, Lowered]] = WeakKeyDictionary()
 
 
 def _rows(part: Part) -> Rows:

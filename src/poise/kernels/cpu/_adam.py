@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from poise.kernels.cpu._bound import Run, at, bound, fixed
+from poise.kernels.cpu._bound import Later, Run
 from poise.kernels.cpu._dropout import LIKE, optional
 from poise.kernels.cpu._jit import entry, inner
 from poise.kernels.cpu._pool import array_at, parallel, take, team
@@ -23,13 +23,11 @@ def bound_adam(
     factor: Tensor | None, beta1: float, beta2: float, eps: float,
 ) -> list[Run]:  # fmt: skip
     """What makes a step; arguments of `adam.reference`, of which the first four are contiguous."""
-    runs: list[Run] = []
-    small = [None if one is None else fixed(one, weights.dtype, runs) for one in (rate, root, factor)]
-    runs.append(bound(
-        _adam, *team(), LIKE[weights.dtype][0], *map(at, (weights, grad, exp_avg, exp_avg_sq, *small)), *weights.shape,
-        beta1, beta2, eps,
-    ))  # fmt: skip
-    return runs
+    later = Later()
+    small = (None if one is None else later.fixed(one, weights.dtype) for one in (rate, root, factor))
+    tensors = weights, grad, exp_avg, exp_avg_sq, *small
+    later.kernel(_adam, (*team(), LIKE[weights.dtype][0]), tensors, (*weights.shape, beta1, beta2, eps))
+    return later.runs
 
 
 @inner

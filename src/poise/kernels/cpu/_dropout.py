@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from poise.kernels.cpu._bfloat import narrow, widen
-from poise.kernels.cpu._bound import Run, at, bound, fixed
+from poise.kernels.cpu._bound import NOW, Calls, Later, Run
 from poise.kernels.cpu._jit import entry, inner
 from poise.kernels.cpu._memory import empty_like, fence, stream
 from poise.kernels.cpu._philox import mask_tile, threshold_of
@@ -37,29 +37,31 @@ def threads_for(num: int) -> tuple[int, int]:
     return (gomp, threads) if threads > 1 else (0, 1)
 
 
-def settings_at(key: Tensor, step: Tensor, p: Tensor, on: Tensor, runs: list[Run]) -> tuple[Tensor, ...]:
+def settings_at(key: Tensor, step: Tensor, p: Tensor, on: Tensor, calls: Calls) -> tuple[Tensor, ...]:
     """The settings in the dtypes and layout that machine code reads."""
-    wanted = ((key, torch.int64), (step, torch.int64), (p, torch.float64), (on, torch.bool))
-    return tuple(fixed(one, dtype, runs) for one, dtype in wanted)
+    fixed = calls.fixed
+    return fixed(key, torch.int64), fixed(step, torch.int64), fixed(p, torch.float64), fixed(on, torch.bool)
 
 
 def dropout_forward(x: Tensor, key: Tensor, step: Tensor, p: Tensor, on: Tensor) -> Tensor:
     """x times the masks."""
     y = empty_like(x)
-    for run in bound_dropout(x, key, step, p, on, out=(y,)):
-        run()
+    _multiply(NOW, x, key, step, p, on, y)
     return y
 
 
 def bound_dropout(x: Tensor, key: Tensor, step: Tensor, p: Tensor, on: Tensor, *, out: tuple[Tensor]) -> list[Run]:
     """What makes x times the masks in `out`."""
-    runs: list[Run] = []
-    x = fixed(x, x.dtype, runs)
-    runs.append(bound(
-        _dropout, *threads_for(x.numel()), *LIKE[x.dtype], *map(at, (x, *out, *settings_at(key, step, p, on, runs))),
-        len(x), x[0].numel() if len(x) else 0,
-    ))  # fmt: skip
-    return runs
+    later = Later()
+    _multiply(later, x, key, step, p, on, *out)
+    return later.runs
+
+
+def _multiply(calls: Calls, x: Tensor, key: Tensor, step: Tensor, p: Tensor, on: Tensor, y: Tensor) -> None:
+    x = calls.fixed(x, x.dtype)
+    settings, num = settings_at(key, step, p, on, calls), x.numel()
+    sizes = x.shape[0], num // max(1, x.shape[0])
+    calls.kernel(_dropout, (*threads_for(num), *LIKE[x.dtype]), (x, y, *settings), sizes)
 
 
 dropout_backward = dropout_forward  # a product with the masks is its own transpose

@@ -15,6 +15,7 @@ from typing import Any
 import numba
 from llvmlite import binding
 from numba import config as _config
+from numba.extending import intrinsic
 
 from poise._errors import PoiseWarning
 
@@ -38,6 +39,12 @@ def exact(function: Callable[..., Any]) -> Any:
     return numba.njit(function, nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
 
 
+def rounded(function: Callable[..., Any]) -> Any:
+    """The same for functions each of whose operations rounds by itself."""
+    # Said aloud, since a function whose flags are not said takes those of its caller.
+    return numba.njit(function, nogil=True, error_model="numpy", fastmath=False, forceinline=True)
+
+
 def entry(function: Callable[..., Any]) -> Any:
     """A function that Python calls: compiled at its first use on a machine and kept on disk, without the GIL."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
@@ -50,6 +57,11 @@ def entry(function: Callable[..., Any]) -> Any:
         return numba.njit(function, **options)
     finally:
         config.CACHE_DIR = before
+
+
+def instruction(function: Callable[..., Any]) -> Any:
+    """A function that writes its own machine code; its arguments are types, and callers give values for them."""
+    return intrinsic(function)
 
 
 def is_compiled(function: Any) -> bool:

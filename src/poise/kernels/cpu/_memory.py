@@ -12,10 +12,10 @@ import torch
 from llvmlite import ir
 from numba import types as _types
 from numba.core import cgutils as _cgutils
-from numba.extending import intrinsic
 from torch import Tensor
 
-from poise.kernels.cpu._jit import VECTOR_BYTES, inner
+from poise.kernels.cpu import _reuse
+from poise.kernels.cpu._jit import VECTOR_BYTES, inner, instruction
 
 cgutils: Any = _cgutils
 types: Any = _types  # neither has annotations
@@ -27,16 +27,19 @@ _MADV_HUGEPAGE = 14
 
 
 def empty_like(x: Tensor) -> Tensor:
-    """An uninitialized tensor, contiguous; a large one is asked to lie on pages of 2 MiB.
+    """An uninitialized tensor, contiguous; a large one lies where another one lay, or on pages of 2 MiB.
 
     Fresh memory is mapped when it is first written. In pages of 4 KiB, that takes longer than the writing.
     """
-    y = torch.empty(x.shape, dtype=x.dtype)
-    size = y.nbytes
-    if size >= _SMALLEST:
-        start = -(-y.data_ptr() // _PAGE) * _PAGE
-        _madvise()(start, (y.data_ptr() + size - start) // _PAGE * _PAGE, _MADV_HUGEPAGE)
-    return y
+    size = x.numel() * x.element_size()
+    if size < _SMALLEST:
+        return torch.empty(x.shape, dtype=x.dtype)
+    block = _reuse.take(size)
+    if block is None:
+        block = torch.empty(size, dtype=torch.uint8)
+        start = -(-block.data_ptr() // _PAGE) * _PAGE
+        _madvise()(start, (block.data_ptr() + size - start) // _PAGE * _PAGE, _MADV_HUGEPAGE)
+    return _reuse.lend(block, x.shape, x.dtype)
 
 
 @cache
@@ -52,12 +55,7 @@ def _madvise() -> Callable[[int, int, int], object]:
     return function
 
 
-def _instruction(function: Callable[..., Any]) -> Any:
-    """A function that writes its own machine code; its arguments are types, and callers give values for them."""
-    return intrinsic(function)
-
-
-@_instruction
+@instruction
 def _stream(_typing: Any, source: Any, _size: Any, target: Any, _first: Any) -> Any:
     """target[first : first + size] = source[:size], same types, addresses and size whole vectors, past the cache."""
 
@@ -93,7 +91,7 @@ def stream(source: Any, size: int, target: Any, first: int) -> bool:
     return True
 
 
-@_instruction
+@instruction
 def fence(_typing: Any) -> Any:
     """Let other threads see what `stream` wrote."""
 

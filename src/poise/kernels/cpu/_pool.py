@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,12 @@ import torch
 from llvmlite import ir
 from numba import types as _types
 from numba.core import cgutils as _cgutils
-from numba.extending import intrinsic
+
+from poise.kernels.cpu._jit import instruction
 
 cgutils: Any = _cgutils
 types: Any = _types  # neither has annotations
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-
-
-def _instruction(function: Callable[..., Any]) -> Any:
-    """A function that writes its own machine code; its arguments are types, and callers give values for them."""
-    return intrinsic(function)
 
 
 def team() -> tuple[int, int]:
@@ -54,7 +49,7 @@ def _gomp_parallel() -> int:
     return 0
 
 
-@_instruction
+@instruction
 def parallel(_typing: Any, _gomp: Any, _threads: Any, function: Any, arguments: Any) -> Any:
     """Run function(*arguments) once on each thread of a `team`, or once here where its first entry is 0.
 
@@ -94,7 +89,7 @@ def _region(context: Any, module: ir.Module, descriptor: Any, signature: Any, pa
     return region
 
 
-@_instruction
+@instruction
 def take(_typing: Any, counter: Any) -> Any:
     """counter[0]++ for an int64 vector that threads share: which piece of work to do next."""
 
@@ -105,7 +100,7 @@ def take(_typing: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
-@_instruction
+@instruction
 def array_at(_typing: Any, _address: Any, _size: Any, like: Any) -> Any:
     """The flat array of so many elements of `like`'s type at an address; nobody owns it."""
     result = types.Array(like.dtype, 1, "C", aligned=True)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
 from numba import types as _types
 from numba.core import cgutils as _cgutils
-from numba.extending import intrinsic
 
-from poise.kernels.cpu._jit import VECTOR_BYTES
+from poise.kernels.cpu._jit import VECTOR_BYTES, instruction
 
 cgutils: Any = _cgutils
 types: Any = _types  # neither has annotations
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
-
-
-def _instruction(function: Callable[..., Any]) -> Any:
-    """A function that writes its own machine code; its arguments are types, and callers give values for them."""
-    return intrinsic(function)
 
 
 def _vector_type(element: ir.Type) -> ir.VectorType:
@@ -96,7 +89,7 @@ def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
     (and of A's columns) in elements, the length of the sum, ≥ 1, and, where masked, the columns of the last vector.
     """
 
-    @_instruction
+    @instruction
     def product(_typing: Any, a: Any, a_row: Any, a_column: Any, b: Any, b_row: Any, c: Any, c_row: Any, depth: Any,
                 live: Any) -> Any:  # fmt: skip
         def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
@@ -139,7 +132,7 @@ def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
     return product
 
 
-@_instruction
+@instruction
 def transpose_block(_typing: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
     """target[j, i] = source[i, j] for a square block as wide as a vector; rows lie `*_row` elements apart."""
 
@@ -172,7 +165,7 @@ def _exchange(builder: ir.IRBuilder, rows: list[ir.Value], step: int) -> list[ir
     return done
 
 
-@_instruction
+@instruction
 def pointer(_typing: Any, array: Any, offset: Any) -> Any:
     """The address of element `offset` of a contiguous array, counted as if it were flat."""
     if array.layout != "C":
@@ -185,7 +178,7 @@ def pointer(_typing: Any, array: Any, offset: Any) -> Any:
     return types.CPointer(array.dtype)(array, types.intp), generate
 
 
-@_instruction
+@instruction
 def prefetch(_typing: Any, address: Any) -> Any:
     """Have a line of memory brought near, without waiting for it."""
 
@@ -199,7 +192,7 @@ def prefetch(_typing: Any, address: Any) -> Any:
     return types.void(address), generate
 
 
-@_instruction
+@instruction
 def float_of_bits(_typing: Any, bits: Any) -> Any:
     """The floating-point number with these bits."""
     result = {types.int32: types.float32, types.int64: types.float64}[bits]
@@ -208,7 +201,7 @@ def float_of_bits(_typing: Any, bits: Any) -> Any:
     )
 
 
-@_instruction
+@instruction
 def bits_of_float(_typing: Any, value: Any) -> Any:
     """The bits of a floating-point number."""
     result = {types.float32: types.int32, types.float64: types.int64}[value]
@@ -217,7 +210,7 @@ def bits_of_float(_typing: Any, value: Any) -> Any:
     )
 
 
-@_instruction
+@instruction
 def select(_typing: Any, condition: Any, a: Any, b: Any) -> Any:
     """a where `condition` else b, both computed: a branch would keep a loop from becoming vectors."""
 

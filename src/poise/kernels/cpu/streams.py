@@ -42,6 +42,13 @@ def words(size: int, seed: int, step: int) -> Array:
     return out[:size]
 
 
+def permutation(size: int, seed: int, step: int) -> Array:
+    """The order that sorts 63-bit random numbers, int64."""
+    out = np.empty(size, np.int64)
+    _permutation(out, np.uint64(seed), np.uint64(step), np.empty(2 * size + 3, np.uint32))
+    return out
+
+
 @entry
 def _keep_mask(out: Any, key: Any, step: Any, p: float, scratch: Any) -> None:
     _philox.keep_mask(out, out.size, key, step, p, scratch)
@@ -60,3 +67,8 @@ def _add_normal(out: Any, key: Any, step: Any, bits: Any) -> None:
 @entry
 def _words(out: Any, key: Any, step: Any) -> None:
     _philox.words(out, key, step, out.size // 4)
+
+
+@entry
+def _permutation(out: Any, key: Any, step: Any, bits: Any) -> None:
+    _philox.permutation(out, out.size, key, step, bits)
