@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import PoiseWarning, ReadError
-from poise.data._cells import typed
+from poise.data._cells import typed_columns
 from poise.data._format import HEAD, UNICODE_MARKS
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def parse_csv(content: bytes, where: str, limit: int) -> pl.DataFrame:
         raise ReadError("The quotes in it contradict each other.", where=where, repair="Write it again as CSV.")
     if len(names) > 1 and not lengths.all():
         table = table.filter(pl.Series(lengths > 0))
-    columns = [typed(cells, decimal_comma=delimiter == ";") for cells in table.get_columns()]
+    columns = typed_columns(table.get_columns(), decimal_comma=delimiter == ";")
     return pl.DataFrame([column.rename(name) for column, name in zip(columns, names, strict=True)])
 
 

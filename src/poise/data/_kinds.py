@@ -20,10 +20,10 @@ _NAME_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 def infer_kind(cells: pl.Series, name: str, *, all_numbers: bool) -> tuple[str, str, str]:
     """Kind, note and date format of the nameless `cells` of column `name`."""
     is_number = cells.dtype.is_numeric()
-    num_distinct = cells.drop_nulls().n_unique()
+    num_distinct = cells.n_unique() - int(cells.has_nulls())
     if all_numbers and is_number:
         return "number", _summary(cells, num_distinct), ""
-    if cells.n_unique() <= 1:
+    if num_distinct + int(cells.has_nulls()) <= 1:
         return "constant", _constant_note(cells, num_distinct), ""
     if cells.dtype == pl.Boolean:
         return "boolean", _summary(cells, num_distinct), ""

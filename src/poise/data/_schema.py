@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import polars as pl
 
 from poise._checks import check_choice, check_type
 from poise._errors import BundleError, ColumnsError, DataError
-from poise.data._convert import CONVERTERS
+from poise.data._convert import CONVERTERS, are_numbers, numbers_at_once
 from poise.data._kinds import infer_kind
 
 FEATURE_KINDS = tuple(CONVERTERS)
@@ -82,7 +82,8 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"columns": [asdict(column) for column in self.columns]}
+        names = [one.name for one in fields(Column)]
+        return {"columns": [{name: getattr(column, name) for name in names} for column in self.columns]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Schema:
@@ -157,11 +158,16 @@ def check_columns(schema: Schema, table: pl.DataFrame) -> pl.DataFrame:
             f"Missing {'column' if len(missing) == 1 else 'columns'} {listed}{more}.",
             repair=f"Give all columns of the training table; found {found or 'none'}.",
         )
-    converted = []
-    for column in schema.features:
-        cells = table.get_column(column.name).alias("")
-        converted.append(CONVERTERS[column.kind](cells, column.name, column.date_format).alias(column.name))
-    return pl.DataFrame(converted)
+    numbers = [column.name for column in schema.of("number")]
+    if numbers and len(numbers) == len(schema.features) and are_numbers(table[numbers]):
+        return table[numbers]
+    done = numbers_at_once([table.get_column(name) for name in numbers])
+    return pl.DataFrame([done[one.name] if one.name in done else _converted(table, one) for one in schema.features])
+
+
+def _converted(table: pl.DataFrame, column: Column) -> pl.Series:
+    cells = table.get_column(column.name).alias("")
+    return CONVERTERS[column.kind](cells, column.name, column.date_format).alias(column.name)
 
 
 def _check_exists(table: pl.DataFrame, names: Collection[str]) -> None:
