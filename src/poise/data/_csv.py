@@ -15,6 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import PoiseWarning, ReadError
+from poise._text import listed
 from poise.data._cells import typed_columns
 from poise.data._format import HEAD, UNICODE_MARKS
 
@@ -147,8 +148,9 @@ def _measure(content: bytes, delimiter: str, where: str) -> tuple[list[str], NDA
     if len(header) == 1:  # there a blank line is a gap, except at the end
         lengths = np.trim_zeros(lengths, "b")
     if not lengths.any():
-        listed = ", ".join(repr(name) for name in header[:10])
-        raise ReadError(f"There is a header ({listed}) but no rows.", where=where, repair="Give at least two rows.")
+        raise ReadError(
+            f"There is a header ({listed(header)}) but no rows.", where=where, repair="Give at least two rows."
+        )
     return header, lengths, start
 
 
@@ -177,8 +179,9 @@ def _checked_names(header: list[str], where: str) -> list[str]:
     names = [name.strip() or f"column_{i}" for i, name in enumerate(header, start=1)]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        listed = ", ".join(repr(name) for name in twice)
-        raise ReadError(f"Column names appear more than once: {listed}.", where=where, repair="Rename or remove one.")
+        raise ReadError(
+            f"Column names appear more than once: {listed(twice)}.", where=where, repair="Rename or remove one."
+        )
     if all(_NUMBER.fullmatch(name) for name in names):
         message = f"The first line of {where} looks like data; it is read as the names of the columns."
         warnings.warn(PoiseWarning(message), stacklevel=2)

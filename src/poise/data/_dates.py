@@ -26,8 +26,11 @@ _PLAUSIBLE = r"^\s*(\d{4}[-/]|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}(\s|$))"
 
 def date_formats(text: pl.Series) -> list[str]:
     """The formats in which every cell of `text` is a date; two where day and month cannot be told apart."""
-    cells = text.drop_nulls().unique()
-    if cells.is_empty() or not cells.head(100).str.contains(_PLAUSIBLE).all():
+    cells = text.drop_nulls()
+    if cells.is_empty() or not any(letter.isdecimal() for letter in cells[0]):
+        return []
+    cells = cells.unique()
+    if not cells.head(100).str.contains(_PLAUSIBLE).all():
         return []
     sample = cells.head(100)
     likely = [one for one in (*ISO_FORMATS, *DAY_FORMATS, *MONTH_FORMATS) if not parse_dates(sample, one).has_nulls()]

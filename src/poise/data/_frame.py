@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import DataError
+from poise._text import listed
 from poise.data._column import as_column, escape, from_pandas
 
 _NUMERIC = "biuf"
@@ -81,8 +82,9 @@ def _checked_names(names: list[Any], where: str) -> list[str]:
     texts = [escape(str(one)) for one in names]
     twice = sorted(one for one, count in Counter(texts).items() if count > 1)
     if twice:
-        listed = ", ".join(repr(one) for one in twice)
-        raise DataError(f"Column names appear more than once: {listed}.", where=where, repair="Rename or drop one.")
+        raise DataError(
+            f"Column names appear more than once: {listed(twice)}.", where=where, repair="Rename or drop one."
+        )
     return texts
 
 
