@@ -39,7 +39,8 @@ def check_room(plan: Plan, encoder: Encoder) -> None:
         f"A network of width {plan.recipe.network.width} for {num_columns:,} columns needs about "
         f"{needed / 2**30:.3g} GiB to train, but {free / 2**30:.3g} GiB are free.",
         where=f"plan {plan.name!r}",
-        repair=f"Choose at most {fitting:,} columns, or give the recipe a smaller `width` or fewer `num_bins`.",
+        repair=f"Choose at most {fitting:,} columns, give the recipe a smaller `width` or fewer `num_bins`, or let "
+        "recipe='auto' find what fits.",
     )
 
 
