@@ -82,7 +82,7 @@ def test_a_missing_target_lists_every_column_as_text(hostile_run, names):
 def test_a_target_of_any_name_that_does_not_exist_is_told(poise, table, hostile):
     result = poise("fit", table, "--target", hostile)
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1] == "  repair: The columns are: age, city, churn."
+    assert result.stderr.splitlines()[-1] == "  repair: The columns are 'age', 'city', 'churn'."
     assert result.stderr.isprintable() or all(line.isprintable() for line in result.stderr.splitlines())
 
 

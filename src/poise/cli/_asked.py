@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poise._errors import ConfigError
-from poise._text import visible
+from poise._text import and_more, visible
 
 if TYPE_CHECKING:
     from poise import Recipe
+
+_MOST_COLUMNS = 100  # that a message lists
 
 
 def numbered_folder(stem: str, *, resume: bool) -> Path:
@@ -42,7 +44,9 @@ def missing_target(data: Path) -> ConfigError:
     from poise import infer_schema, read_table
 
     schema = infer_schema(read_table(data))
-    listed = ", ".join(f"{visible(column.name)} ({column.kind})" for column in schema.columns)
+    first = ", ".join(f"{visible(column.name)} ({column.kind})" for column in schema.columns[:_MOST_COLUMNS])
     return ConfigError(
-        "The column to predict is missing.", where="--target", repair=f"Give one with --target. The columns: {listed}."
+        "The column to predict is missing.",
+        where="--target",
+        repair=f"Give one with --target. The columns: {first}{and_more(len(schema.columns) - _MOST_COLUMNS)}.",
     )

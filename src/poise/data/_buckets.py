@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ RARE = 1
 FIRST = 2
 MAX_CATEGORIES = 1000
 _MANY_ROWS = 1000
+_FEW_ROWS = 1000  # which Python goes through in the time of one call into polars
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,10 @@ class Buckets:
         are more frequent; among equally frequent ones the text decides.
         """
         min_count = 5 if len(cells) >= _MANY_ROWS else 2
-        known = cells.drop_nulls().alias("text")
-        counts = known.value_counts().sort(["count", "text"], descending=[True, False])
-        names, frequent = counts["text"].to_list(), int((counts["count"] >= min_count).sum())
-        cut = min(frequent, MAX_CATEGORIES)
+        known = cells.drop_nulls()
+        counts = known.value_counts().rows() if len(cells) > _FEW_ROWS else list(Counter(known.to_list()).items())
+        names = [text for text, _ in sorted(counts, key=lambda one: (-one[1], one[0]))]
+        cut = min(sum(count >= min_count for _, count in counts), MAX_CATEGORIES)
         return cls(tuple(sorted(names[:cut])), tuple(sorted(names[cut:])), cells.has_nulls())
 
     @property
@@ -56,8 +58,9 @@ class Buckets:
         bucket_of = dict.fromkeys(self.rare, RARE)
         bucket_of.update({name: FIRST + i for i, name in enumerate(self.kept)})
         missing = self.size - 1 if self.has_missing else UNKNOWN
-        if not bucket_of:
-            return np.where(cells.is_null().to_numpy(), missing, UNKNOWN).astype(np.int64)
+        if len(cells) <= _FEW_ROWS or not bucket_of:
+            texts = cells.to_list()
+            return np.array([missing if one is None else bucket_of.get(one, UNKNOWN) for one in texts], dtype=np.int64)
         found = cells.replace_strict(bucket_of, default=UNKNOWN, return_dtype=pl.Int64)
         return np.asarray(found.set(cells.is_null(), missing).to_numpy(), dtype=np.int64)
 

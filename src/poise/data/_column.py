@@ -155,7 +155,9 @@ def _canonical(series: pl.Series, where: str) -> pl.Series:
     kind = series.dtype
     if kind.is_numeric() or kind == pl.Null:
         fits = kind.is_float() or (kind.is_integer() and kind not in (pl.Int128, pl.UInt64, pl.UInt128))
-        return (series if fits else series.cast(pl.Float64)).fill_nan(None)
+        series = series if fits else series.cast(pl.Float64)
+        # Asked first, which takes a tenth of the time where columns are many and short.
+        return series.fill_nan(None) if _has_nan(series) else series
     if kind in (pl.String, pl.Categorical, pl.Enum):
         return series.cast(pl.String)
     if kind.is_temporal():
@@ -166,6 +168,10 @@ def _canonical(series: pl.Series, where: str) -> pl.Series:
         repair = "Drop the column or make it numbers or text."
         raise DataError(f"Values of type {kind} cannot be used.", where=where, repair=repair)
     return series
+
+
+def _has_nan(series: pl.Series) -> bool:
+    return series.dtype.is_float() and int(np.isnan(series.to_numpy()).sum()) > series.null_count()
 
 
 def _canonical_time(series: pl.Series) -> pl.Series:

@@ -15,7 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import PoiseWarning, ReadError
-from poise.data._cells import typed
+from poise._text import listed
+from poise.data._cells import typed_columns
 from poise.data._format import HEAD, UNICODE_MARKS
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def parse_csv(content: bytes, where: str, limit: int) -> pl.DataFrame:
         raise ReadError("The quotes in it contradict each other.", where=where, repair="Write it again as CSV.")
     if len(names) > 1 and not lengths.all():
         table = table.filter(pl.Series(lengths > 0))
-    columns = [typed(cells, decimal_comma=delimiter == ";") for cells in table.get_columns()]
+    columns = typed_columns(table.get_columns(), decimal_comma=delimiter == ";")
     return pl.DataFrame([column.rename(name) for column, name in zip(columns, names, strict=True)])
 
 
@@ -147,8 +148,9 @@ def _measure(content: bytes, delimiter: str, where: str) -> tuple[list[str], NDA
     if len(header) == 1:  # there a blank line is a gap, except at the end
         lengths = np.trim_zeros(lengths, "b")
     if not lengths.any():
-        listed = ", ".join(repr(name) for name in header[:10])
-        raise ReadError(f"There is a header ({listed}) but no rows.", where=where, repair="Give at least two rows.")
+        raise ReadError(
+            f"There is a header ({listed(header)}) but no rows.", where=where, repair="Give at least two rows."
+        )
     return header, lengths, start
 
 
@@ -177,8 +179,9 @@ def _checked_names(header: list[str], where: str) -> list[str]:
     names = [name.strip() or f"column_{i}" for i, name in enumerate(header, start=1)]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        listed = ", ".join(repr(name) for name in twice)
-        raise ReadError(f"Column names appear more than once: {listed}.", where=where, repair="Rename or remove one.")
+        raise ReadError(
+            f"Column names appear more than once: {listed(twice)}.", where=where, repair="Rename or remove one."
+        )
     if all(_NUMBER.fullmatch(name) for name in names):
         message = f"The first line of {where} looks like data; it is read as the names of the columns."
         warnings.warn(PoiseWarning(message), stacklevel=2)

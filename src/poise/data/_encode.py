@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,15 +16,14 @@ from torch import Tensor
 from poise._checks import Interval, check_choice, check_integer
 from poise._errors import BundleError, DataError
 from poise.data._buckets import Buckets
-from poise.data._dates import cycles_of, is_dated_only, numbers_of
+from poise.data._dates import NUMBERS, cycle_names, cycles_of, is_dated_only, numbers_of
 from poise.data._inputs import Inputs
 from poise.data._scale import SCALES, QuantileScale, RobustScale, bin_edges
 from poise.data._schema import Schema, check_columns
 
 _FORMAT = 1
 _MAX_BINS = 1024
-# Pairs, since a name made up here may also be that of a column.
-Columns = list[tuple[str, NDArray[np.float64]]]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +94,10 @@ class Encoder:
         seen = _training_rows(table, schema, rows)
         clocks = tuple(one.name for one in schema.of("date") if not is_dated_only(_cells(seen, one.name)))
         countable = [one.name for one in schema.features if one.kind != "category"]
-        gaps = tuple(name for name in countable if _cells(seen, name).has_nulls())
-        matrix = _stack(_continuous(seen, schema), seen.height)
-        scale = SCALES[numeric].fit([_known(column) for column in matrix.T])
-        bins = None
-        if num_bins and matrix.shape[1]:
-            bins = torch.stack([bin_edges(_known(column), num_bins) for column in scale.transform(matrix).T])
+        gaps = tuple(name for name in countable if seen.get_column(name).has_nulls())
+        matrix = _continuous(seen, schema)
+        scale = SCALES[numeric].fit(matrix)
+        bins = bin_edges(scale.transform(matrix), num_bins) if num_bins and matrix.shape[1] else None
         buckets = tuple(Buckets.fit(_cells(seen, one.name)) for one in schema.of("category"))
         return cls(schema, scale, bins, clocks, gaps, buckets)
 
@@ -118,9 +116,8 @@ class Encoder:
             DataError: If a value does not fit its column.
         """
         seen = check_columns(self.schema, table)
-        scaled = np.nan_to_num(self.scale.transform(_stack(_continuous(seen, self.schema), seen.height)))
-        others = _stack(self._others(seen), seen.height)
-        numeric = torch.from_numpy(np.concatenate((scaled, others), axis=1)).to(dtype)
+        scaled = np.nan_to_num(self.scale.transform(_continuous(seen, self.schema)))
+        numeric = torch.from_numpy(np.concatenate((scaled, self._others(seen)), axis=1)).to(dtype)
         columns = zip(self.buckets, self.schema.of("category"), strict=True)
         codes = [buckets.transform(_cells(seen, one.name)) for buckets, one in columns]
         categorical = np.stack(codes, axis=1) if codes else np.zeros((seen.height, 0), dtype=np.int64)
@@ -129,7 +126,7 @@ class Encoder:
     @property
     def num_continuous(self) -> int:
         """Number of scaled numbers, which come first in `Inputs.numeric`."""
-        return len(self.schema.of("number")) + 2 * len(self.schema.of("date"))
+        return len(self.schema.of("number")) + len(NUMBERS) * len(self.schema.of("date"))
 
     @cached_property
     def num_numeric(self) -> int:
@@ -202,26 +199,23 @@ class Encoder:
             raise BundleError(f"The encoder's {wrong[0]} do not fit its columns.", repair="Fit again; it was damaged.")
 
     def _numeric_names(self) -> list[str]:
-        # An empty table has the same columns as a full one. Numbers come as such, so that nothing is converted.
-        cells = {
-            one.name: pl.Series([], dtype=pl.Float64 if one.kind == "number" else pl.Null)
-            for one in self.schema.features
-        }
-        empty = check_columns(self.schema, pl.DataFrame(cells))
-        return [name for name, _ in (*_continuous(empty, self.schema), *self._others(empty))]
+        dates = [column.name for column in self.schema.of("date")]
+        return [
+            *(column.name for column in self.schema.of("number")),
+            *(f"{name}: {part}" for name in dates for part in NUMBERS),
+            *(column.name for column in self.schema.of("boolean")),
+            *(f"{name}: {part}" for name in dates for part in cycle_names(clock=name in self.clocks)),
+            *(f"{name} is missing" for name in self.gaps),
+        ]
 
-    def _others(self, seen: pl.DataFrame) -> Columns:
+    def _others(self, seen: pl.DataFrame) -> Array:
         """The numeric columns that are not scaled: booleans, parts of dates, indicators of gaps."""
-        found: Columns = []
-        for column in self.schema.of("boolean"):
-            flags = _cells(seen, column.name).fill_null(value=False)
-            found.append((column.name, flags.cast(pl.Float64).to_numpy()))
+        booleans = [column.name for column in self.schema.of("boolean")]
+        parts = [_matrix(seen, booleans, pl.all().fill_null(value=False))]
         for column in self.schema.of("date"):
-            parts = cycles_of(_cells(seen, column.name), clock=column.name in self.clocks)
-            found += [(f"{column.name}: {part}", values) for part, values in parts.items()]
-        for name in self.gaps:
-            found.append((f"{name} is missing", _cells(seen, name).is_null().cast(pl.Float64).to_numpy()))
-        return found
+            parts.append(cycles_of(_cells(seen, column.name), clock=column.name in self.clocks))
+        parts.append(_matrix(seen, self.gaps, pl.all().is_null()))
+        return np.concatenate(parts, axis=1, dtype=np.float64)
 
 
 def _training_rows(table: pl.DataFrame, schema: Schema, rows: NDArray[np.int64]) -> pl.DataFrame:
@@ -238,21 +232,16 @@ def _cells(seen: pl.DataFrame, name: str) -> pl.Series:
     return seen.get_column(name).alias("")
 
 
-def _continuous(seen: pl.DataFrame, schema: Schema) -> Columns:
-    """Numbers that are to be scaled, NaN where missing."""
-    found: Columns = []
-    for column in schema.of("number"):
-        found.append((column.name, _cells(seen, column.name).fill_null(float("nan")).to_numpy()))
-    for column in schema.of("date"):
-        parts = numbers_of(_cells(seen, column.name))
-        found += [(f"{column.name}: {part}", values) for part, values in parts.items()]
-    return found
+def _matrix(seen: pl.DataFrame, names: Collection[str], cells: pl.Expr | None = None) -> NDArray[Any]:
+    """(N, number of names): all columns `names` at once, or what `cells` makes of them; a gap is NaN."""
+    if not names:
+        return np.zeros((seen.height, 0))
+    chosen = seen[list(names)]  # by name, where an expression would take "^a$" for a pattern
+    return (chosen if cells is None else chosen.select(cells)).to_numpy()
 
 
-def _stack(columns: Columns, num_rows: int) -> NDArray[np.float64]:
-    return np.stack([values for _, values in columns], axis=1) if columns else np.zeros((num_rows, 0))
-
-
-def _known(column: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The values that are not missing, in ascending order."""
-    return np.sort(column[~np.isnan(column)])
+def _continuous(seen: pl.DataFrame, schema: Schema) -> Array:
+    """(N, num_continuous) numbers that are to be scaled, NaN where missing."""
+    parts = [_matrix(seen, [column.name for column in schema.of("number")])]
+    parts += [numbers_of(_cells(seen, column.name)) for column in schema.of("date")]
+    return np.concatenate(parts, axis=1, dtype=np.float64)

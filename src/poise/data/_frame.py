@@ -14,7 +14,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import DataError
+from poise._text import listed
 from poise.data._column import as_column, escape, from_pandas
+
+_NUMERIC = "biuf"
 
 
 def as_table(data: object, *, name: str = "X") -> pl.DataFrame:
@@ -46,15 +49,15 @@ def as_table(data: object, *, name: str = "X") -> pl.DataFrame:
     if isinstance(data, pl.DataFrame):
         return _assemble(data.columns, data.get_columns(), name)
     if _is_pandas(data):
-        names = list(data.columns)
-        return _assemble(names, [from_pandas(data.iloc[:, i]) for i in range(len(names))], name)
+        return _assemble(list(data.columns), _from_pandas(data), name)
     if type(data).__module__.startswith("pyarrow"):
         return _assemble(list(getattr(data, "column_names", [])), _from_arrow(data, name), name)
     if nw.dependencies.is_into_dataframe(data):
         frame = nw.from_native(data, eager_only=True).to_polars()
         return _assemble(frame.columns, frame.get_columns(), name)
     array = _as_array(data, name)
-    columns: list[object] = [array[:, i] for i in range(array.shape[1])]
+    is_numeric = array.dtype.kind in _NUMERIC
+    columns = _from_numbers(array) if is_numeric else [array[:, i] for i in range(array.shape[1])]
     return _assemble([f"x{i}" for i in range(len(columns))], columns, name)
 
 
@@ -79,8 +82,9 @@ def _checked_names(names: list[Any], where: str) -> list[str]:
     texts = [escape(str(one)) for one in names]
     twice = sorted(one for one, count in Counter(texts).items() if count > 1)
     if twice:
-        listed = ", ".join(repr(one) for one in twice)
-        raise DataError(f"Column names appear more than once: {listed}.", where=where, repair="Rename or drop one.")
+        raise DataError(
+            f"Column names appear more than once: {listed(twice)}.", where=where, repair="Rename or drop one."
+        )
     return texts
 
 
@@ -99,6 +103,27 @@ def _as_array(data: object, where: str) -> NDArray[Any]:
             repair="Reshape your data: `array.reshape(-1, 1)` for one column, `array.reshape(1, -1)` for one row.",
         )
     return array
+
+
+def _from_numbers(array: NDArray[Any]) -> list[pl.Series]:
+    """The columns of an array of numbers or booleans, converted as one long column."""
+    cells, height = as_column(array.T.ravel()), len(array)
+    return [cells.slice(place * height, height) for place in range(array.shape[1])]
+
+
+def _from_pandas(data: Any) -> list[object]:
+    """Its columns; those of one numeric type all at once."""
+    columns: dict[int, object] = {}
+    by_kind: dict[Any, list[int]] = {}
+    for place, kind in enumerate(data.dtypes):
+        by_kind.setdefault(kind, []).append(place)
+    for kind, places in by_kind.items():
+        if isinstance(kind, np.dtype) and kind.kind in _NUMERIC:
+            array = data.iloc[:, places].to_numpy(dtype=np.float64 if kind.kind == "f" else kind)
+            columns |= dict(zip(places, _from_numbers(array), strict=True))
+        else:
+            columns |= {place: from_pandas(data.iloc[:, place]) for place in places}
+    return [columns[place] for place in range(len(columns))]
 
 
 def _from_arrow(data: Any, where: str) -> list[pl.Series]:

@@ -13,6 +13,7 @@ ID_ROWS = 50
 TEXT_LENGTH = 30
 TEXT_SHARE = 0.5
 
+_BOOLEANS = ("true", "false")
 _ID_WORDS = {"id", "ids", "uuid", "guid", "index", "idx", "key", "rowname", "rownames", "rownumber", "unnamed"}
 _NAME_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
@@ -20,10 +21,10 @@ _NAME_PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 def infer_kind(cells: pl.Series, name: str, *, all_numbers: bool) -> tuple[str, str, str]:
     """Kind, note and date format of the nameless `cells` of column `name`."""
     is_number = cells.dtype.is_numeric()
-    num_distinct = cells.drop_nulls().n_unique()
+    num_distinct = cells.n_unique() - int(cells.has_nulls())
     if all_numbers and is_number:
         return "number", _summary(cells, num_distinct), ""
-    if cells.n_unique() <= 1:
+    if num_distinct + int(cells.has_nulls()) <= 1:
         return "constant", _constant_note(cells, num_distinct), ""
     if cells.dtype == pl.Boolean:
         return "boolean", _summary(cells, num_distinct), ""
@@ -45,7 +46,8 @@ def _kind_of_numbers(cells: pl.Series, name: str, num_distinct: int) -> tuple[st
 
 def _kind_of_text(cells: pl.Series, num_distinct: int) -> tuple[str, str, str]:
     known, summary = cells.drop_nulls(), _summary(cells, num_distinct)
-    if num_distinct <= 4 and known.str.to_lowercase().is_in(["true", "false"]).all():
+    # The first cell is asked first, which is cheap where columns are many.
+    if num_distinct <= 4 and known[0].lower() in _BOOLEANS and known.str.to_lowercase().is_in(_BOOLEANS).all():
         return "boolean", summary, ""
     formats = date_formats(cells)
     if len(formats) == 1:
@@ -91,11 +93,11 @@ def _constant_note(cells: pl.Series, num_distinct: int) -> str:
 def _stray_note(cells: pl.Series) -> str:
     """A hint where a few cells keep a column from being one of numbers."""
     known = cells.drop_nulls()
-    strays = known.cast(pl.Float64, strict=False).is_null()
-    num = int(strays.sum())
+    numbers = known.cast(pl.Float64, strict=False)
+    num = numbers.null_count()
     if num == 0 or num > len(known) / 10:
         return ""
-    stray = str(known.filter(strays)[0])[:40]
+    stray = str(known.filter(numbers.is_null())[0])[:40]
     row = (cells == stray).arg_max()
     row_note = f" in row {row + 1:,}" if row is not None else ""
     return f"; all but {num:,} are numbers, for example {stray!r}{row_note} is not"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,6 +20,7 @@ _HUGE = float(np.finfo(np.float64).max)
 _MAX_KNOTS = 1000
 _SMALLEST_SHARE = 1e-7
 _MIN_SPAN = 1e-3
+_CELLS_AT_ONCE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +29,8 @@ class Scale(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, columns: list[Array]) -> Self:
-        """The scale of `columns`, each holding its known values in ascending order."""
+    def fit(cls, values: Array) -> Self:
+        """The scale of the columns of `values`, (N, D) raw numbers."""
 
     @abstractmethod
     def transform(self, values: Array) -> Array:
@@ -56,9 +58,11 @@ class RobustScale(Scale):
     scale: Tensor
 
     @classmethod
-    def fit(cls, columns: list[Array]) -> Self:
-        found = np.array([_center_and_scale(column) for column in columns], dtype=np.float64).reshape(-1, 2)
-        return cls(torch.from_numpy(found[:, 0].copy()), torch.from_numpy(found[:, 1].copy()))
+    def fit(cls, values: Array) -> Self:
+        found = np.empty((2, values.shape[1]))
+        for places, known in known_values(values):
+            found[:, places] = _center_and_scale(known)
+        return cls(torch.from_numpy(found[0].copy()), torch.from_numpy(found[1].copy()))
 
     def transform(self, values: Array) -> Array:
         scale = self.scale.numpy()
@@ -86,11 +90,13 @@ class QuantileScale(Scale):
     knots: Tensor
 
     @classmethod
-    def fit(cls, columns: list[Array]) -> Self:
-        num_knots = max(2, min(_MAX_KNOTS, max((len(column) for column in columns), default=2)))
-        shares = np.linspace(0, 1, num_knots)
-        knots = [_quantiles(column, shares) for column in columns]
-        return cls(torch.from_numpy(np.array(knots, dtype=np.float64).reshape(len(columns), num_knots)))
+    def fit(cls, values: Array) -> Self:
+        most = int((~np.isnan(values)).sum(axis=0).max(initial=2))
+        shares = np.linspace(0, 1, min(_MAX_KNOTS, most))
+        knots = np.empty((values.shape[1], len(shares)))
+        for places, known in known_values(values):
+            knots[places] = _quantiles(known, shares).T
+        return cls(torch.from_numpy(knots))
 
     def transform(self, values: Array) -> Array:
         scores = np.empty_like(values)
@@ -108,12 +114,36 @@ SCALES: dict[str, type[RobustScale] | type[QuantileScale]] = {"robust": RobustSc
 
 
 def bin_edges(values: Array, num_bins: int) -> Tensor:
-    """(num_bins + 1,) strictly increasing float32 edges: quantiles of scaled training values.
+    """(D, num_bins + 1) strictly increasing float32 edges for (N, D) scaled training values: quantiles.
 
     Where quantiles coincide, the widest bins are halved until there are enough.
     """
-    shares = np.linspace(0, 1, num_bins + 1)
-    found = np.unique(np.quantile(values, shares).astype(np.float32)) if len(values) else np.zeros(1, np.float32)
+    shares, edges = np.linspace(0, 1, num_bins + 1), torch.empty(values.shape[1], num_bins + 1)
+    for places, known in known_values(values):
+        found = np.quantile(known, shares, axis=0) if len(known) else np.zeros((1, len(places)))
+        for place, column in zip(places.tolist(), found.T.astype(np.float32), strict=True):
+            edges[place] = _spread(np.unique(column), num_bins)
+    return edges
+
+
+def known_values(values: Array) -> Iterator[tuple[NDArray[np.int64], Array]]:
+    """The values that are not missing, for all columns at once that have as many of them.
+
+    Yields:
+        Numbers of columns (k,), and their known values (n, k), each column in ascending order; n may be 0.
+    """
+    # In blocks, so that what is sorted at once stays small beside a long table.
+    width = max(1, _CELLS_AT_ONCE // max(1, len(values)))
+    for start in range(0, values.shape[1], width):
+        block = np.sort(values[:, start : start + width], axis=0)  # gaps come last
+        counts = len(block) - np.isnan(block).sum(axis=0)
+        for count in np.unique(counts).tolist():
+            places = np.flatnonzero(counts == count)
+            yield start + places, block[:count, places]
+
+
+def _spread(found: NDArray[np.float32], num_bins: int) -> Tensor:
+    """(num_bins + 1,) edges from ascending different quantiles."""
     if found[-1] - found[0] < _MIN_SPAN:
         return torch.linspace(-0.5, 0.5, num_bins + 1) + float(found.mean())
     edges = found.tolist()
@@ -123,19 +153,20 @@ def bin_edges(values: Array, num_bins: int) -> Tensor:
     return torch.tensor(edges, dtype=torch.float32)
 
 
-def _center_and_scale(column: Array) -> tuple[float, float]:
-    """Median and quartile distance (or half the range, or 0) of ascending values."""
-    low, first, median, third, high = _quantiles(column, np.array([0, 0.25, 0.5, 0.75, 1])) * _QUARTER
-    scale = third - first or (high - low) / 2
-    return median / _QUARTER, min(scale, _HUGE * _QUARTER) / _QUARTER
+def _center_and_scale(known: Array) -> Array:
+    """(2, k) median and quartile distance (or half the range, or 0) of the ascending columns of `known`."""
+    low, first, median, third, high = _quantiles(known, np.array([0, 0.25, 0.5, 0.75, 1])) * _QUARTER
+    scale = np.where(third == first, (high - low) / 2, third - first)
+    return np.stack((median, np.minimum(scale, _HUGE * _QUARTER))) / _QUARTER
 
 
-def _quantiles(column: Array, shares: Array) -> Array:
-    if len(column) == 0:
-        return np.zeros(len(shares))
+def _quantiles(known: Array, shares: Array) -> Array:
+    """(number of shares, k) quantiles of the ascending columns of `known`, (n, k)."""
+    if len(known) == 0:
+        return np.zeros((len(shares), known.shape[1]))
     # The interpolation may round to just outside its two neighbors; a running maximum keeps the order.
-    found: Array = np.maximum.accumulate(np.quantile(column * _QUARTER, shares))
-    return np.clip(found, column[0] * _QUARTER, column[-1] * _QUARTER) / _QUARTER
+    found: Array = np.maximum.accumulate(np.quantile(known * _QUARTER, shares, axis=0), axis=0)
+    return np.clip(found, known[0] * _QUARTER, known[-1] * _QUARTER) / _QUARTER
 
 
 def _share_below(values: Array, knots: Array) -> Array:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from poise._checks import check_choice, check_type
 from poise._errors import BundleError, ColumnsError, DataError
-from poise.data._convert import CONVERTERS
+from poise._text import listed
+from poise.data._convert import CONVERTERS, are_numbers, numbers_at_once
 from poise.data._kinds import infer_kind
 
 FEATURE_KINDS = tuple(CONVERTERS)
 KINDS = (*FEATURE_KINDS, "id", "text", "constant")
+_MOST_TEXTS = 50_000  # which take some minutes; numbers are read all at once and have no bound
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Schema:
 
     columns: tuple[Column, ...]
 
-    @property
+    @cached_property
     def features(self) -> tuple[Column, ...]:
         """The columns that the network sees."""
         return tuple(column for column in self.columns if column.is_feature)
@@ -82,7 +85,8 @@ class Schema:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"columns": [asdict(column) for column in self.columns]}
+        names = [one.name for one in fields(Column)]
+        return {"columns": [{name: getattr(column, name) for name in names} for column in self.columns]}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Schema:
@@ -115,7 +119,7 @@ def infer_schema(table: pl.DataFrame, *, exclude: Collection[str] = (), all_numb
         all_numbers: Whether every numeric column is a feature, even if constant or like an id; meant for arrays.
 
     Raises:
-        DataError: If there are no rows or no columns.
+        DataError: If there are no rows or no columns, or more than 50,000 of text or dates.
         ColumnsError: If a name in `exclude` is not a column.
 
     Example:
@@ -127,6 +131,7 @@ def infer_schema(table: pl.DataFrame, *, exclude: Collection[str] = (), all_numb
         missing = "Zero rows." if table.height == 0 else "Zero feature columns."
         raise DataError(missing, repair="Give a table with at least one row and one column besides the target.")
     names = [name for name in table.columns if name not in exclude]
+    _check_kinds(table)
     kinds = [infer_kind(table.get_column(name).alias(""), name, all_numbers=all_numbers) for name in names]
     return Schema(tuple(Column(name, *kind) for name, kind in zip(names, kinds, strict=True)))
 
@@ -150,22 +155,32 @@ def check_columns(schema: Schema, table: pl.DataFrame) -> pl.DataFrame:
     present = set(table.columns)
     missing = [name for name in schema.feature_names if name not in present]
     if missing:
-        listed = ", ".join(repr(name) for name in missing[:20])
-        more = f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-        found = ", ".join(repr(name) for name in table.columns[:20])
         raise ColumnsError(
-            f"Missing {'column' if len(missing) == 1 else 'columns'} {listed}{more}.",
-            repair=f"Give all columns of the training table; found {found or 'none'}.",
+            f"Missing {'column' if len(missing) == 1 else 'columns'} {listed(missing)}.",
+            repair=f"Give all columns of the training table; found {listed(table.columns) or 'none'}.",
         )
-    converted = []
-    for column in schema.features:
-        cells = table.get_column(column.name).alias("")
-        converted.append(CONVERTERS[column.kind](cells, column.name, column.date_format).alias(column.name))
-    return pl.DataFrame(converted)
+    numbers = [column.name for column in schema.of("number")]
+    if numbers and len(numbers) == len(schema.features) and are_numbers(chosen := table[numbers]):
+        return chosen
+    done = numbers_at_once([table.get_column(name) for name in numbers])
+    return pl.DataFrame([done[one.name] if one.name in done else _converted(table, one) for one in schema.features])
+
+
+def _converted(table: pl.DataFrame, column: Column) -> pl.Series:
+    cells = table.get_column(column.name).alias("")
+    return CONVERTERS[column.kind](cells, column.name, column.date_format).alias(column.name)
+
+
+def _check_kinds(table: pl.DataFrame) -> None:
+    num = sum(not kind.is_numeric() and kind != pl.Boolean for kind in table.dtypes)
+    if num > _MOST_TEXTS:
+        raise DataError(
+            f"{num:,} columns hold text or dates, of which each is read on its own; {_MOST_TEXTS:,} are the most.",
+            repair=f"Choose at most {_MOST_TEXTS:,} of them, or write categories as numbers.",
+        )
 
 
 def _check_exists(table: pl.DataFrame, names: Collection[str]) -> None:
     absent = [name for name in names if name not in table.columns]
     if absent:
-        listed = ", ".join(repr(name) for name in table.columns)
-        raise ColumnsError(f"No column named {absent[0]!r}.", repair=f"The columns are {listed}.")
+        raise ColumnsError(f"No column named {absent[0]!r}.", repair=f"The columns are {listed(table.columns)}.")

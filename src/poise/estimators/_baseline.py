@@ -28,7 +28,9 @@ class Baseline:
         self.encoder = Encoder.fit(data.table, data.schema, np.arange(data.table.height))
         is_category = self._is_category()
         kind = HistGradientBoostingRegressor if task.kind == "regression" else HistGradientBoostingClassifier
-        model = kind(categorical_features=is_category, random_state=seed % 2**32)
+        # Its default, or one bin a row: no more could be filled, and all are looked through for every column.
+        max_bins = min(_MAX_CATEGORIES, max(2, data.table.height))
+        model = kind(categorical_features=is_category, max_bins=max_bins, random_state=seed % 2**32)
         self.model = model.fit(self._columns(data.table), data.target, sample_weight=data.weight)
         self.seconds = time.perf_counter() - started
 

@@ -183,8 +183,10 @@ def _notes(features: pl.DataFrame, schema: Schema, split: Split) -> tuple[str, .
 def _training_notes(candidates: Candidates, recipes: Mapping[str, Recipe] | None) -> tuple[str, ...]:
     failed = [f"The network of recipe {name!r} ended with non-finite weights." for name in candidates.failed]
     if recipes is None:
-        is_cut = candidates.search is not None and candidates.search.cut_short
-        return (*failed, *(["The time limit ended the search early; more time may do better."] if is_cut else []))
+        search = candidates.search
+        ended = "The time limit ended the search early; more time may do better."
+        notes = [] if search is None else [search.limits.note, ended if search.cut_short else ""]
+        return (*failed, *(note for note in notes if note))
     cut = [
         f"{one.name} to {one.plan.max_epochs} epochs"
         for one in candidates.trained

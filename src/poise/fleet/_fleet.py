@@ -34,6 +34,7 @@ from poise.train import (
 )
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
+_QUICKLY_SAVED = 0.1  # seconds; a checkpoint that takes longer comes so much more rarely
 _RESTING = "resting"  # a plan that is at its target, while others still train
 OnPlanEpoch = Callable[[int, Plan, State], None]
 
@@ -70,7 +71,7 @@ class Fleet:
         self.plans: list[Plan] = []
         self.choices: list[Choice] = []
         self.states: list[State] = []
-        self._saved_at: list[float] = []
+        self._due_at: list[float] = []
         self._unsaved: set[int] = set()
         self.extend(plans)
 
@@ -86,7 +87,7 @@ class Fleet:
         self.states += self._start(first, plans)
         self.plans += plans
         self.choices += choices
-        self._saved_at += [time.monotonic()] * len(plans)
+        self._due_at += [time.monotonic() + _SECONDS_BETWEEN_CHECKPOINTS] * len(plans)
         self.stopwatch = Stopwatch(self.plans, self.states)
 
     def _start(self, first: int, plans: Sequence[Plan]) -> list[State]:
@@ -169,7 +170,7 @@ class Fleet:
             goes_on = deadline is None or time.monotonic() < deadline
             if not goes_on and not state.stopped:
                 state.stopped = "time"
-            if state.stopped or time.monotonic() - self._saved_at[index] > _SECONDS_BETWEEN_CHECKPOINTS:
+            if state.stopped or time.monotonic() > self._due_at[index]:
                 self._save(index)
             if state.epoch >= targets[index] and not state.stopped:
                 state.stopped = _RESTING
@@ -233,11 +234,12 @@ class Fleet:
             )
 
     def _save(self, index: int) -> None:
-        state = self.states[index]
+        state, started = self.states[index], time.monotonic()
         if self.folder is not None:
             awake = replace(state, stopped="") if state.stopped == _RESTING else state
             save_state(awake, self.folder, f"plan-{index}")
-        self._saved_at[index] = time.monotonic()
+        ended = time.monotonic()
+        self._due_at[index] = ended + _SECONDS_BETWEEN_CHECKPOINTS * max(1.0, (ended - started) / _QUICKLY_SAVED)
         self._unsaved.discard(index)
 
     def _save_all(self) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from poise._errors import TrainingError
-from poise.train import State
+from poise.data import Encoder
+from poise.train import Plan, State, network_shape
 
 _RESERVE = 0.1
+_VECTORS = 10  # as long as the weights: seven of the state, the gradient, and what the first weights are made from
+_SMALL = 1 << 28  # bytes for which nobody is asked
 
 
 def available_bytes() -> int | None:
@@ -15,6 +20,28 @@ def available_bytes() -> int | None:
     limits = [_free_of_machine(), _free_of_group()]
     known = [limit for limit in limits if limit is not None]
     return min(known, default=None)
+
+
+def check_room(plan: Plan, encoder: Encoder) -> None:
+    """Refuse a plan whose training alone will not fit, before any of it is allocated.
+
+    Raises:
+        TrainingError: That names how many columns would fit.
+    """
+    size = torch.empty(0, dtype=plan.dtype).element_size()
+    needed = network_shape(plan.recipe, encoder).in_features * plan.recipe.network.width * size * _VECTORS
+    free = available_bytes() if needed > _SMALL else None
+    if free is None or needed <= free * (1 - _RESERVE):
+        return
+    num_columns = len(encoder.schema.features)
+    fitting = int(num_columns * free * (1 - _RESERVE) / needed)
+    raise TrainingError(
+        f"A network of width {plan.recipe.network.width} for {num_columns:,} columns needs about "
+        f"{needed / 2**30:.3g} GiB to train, but {free / 2**30:.3g} GiB are free.",
+        where=f"plan {plan.name!r}",
+        repair=f"Choose at most {fitting:,} columns, give the recipe a smaller `width` or fewer `num_bins`, or let "
+        "recipe='auto' find what fits.",
+    )
 
 
 def check_fits(state: State, *, started: int, waiting: int) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from poise.data import Encoder
 from poise.fleet._encoded import fit_encoders, target_scaling
+from poise.fleet._memory import check_room
 from poise.fleet._one_thread import one_thread
 from poise.nn import TabularNetwork
 from poise.train import (
@@ -32,9 +33,13 @@ def start_states(plans: Sequence[Plan], data: Dataset, *, check: Callable[..., N
         plans: What is to be trained.
         data: On what.
         check: Called after each start as `check_fits` is.
+
+    Raises:
+        TrainingError: If the training of a plan does not fit into memory.
     """
     states: list[State] = []
     for plan, encoder in zip(plans, fit_encoders(list(plans), data), strict=True):
+        check_room(plan, encoder)
         states.append(_start(plan, data, encoder))
         if check is not None:
             check(states[-1], started=len(states), waiting=len(plans) - len(states))

@@ -79,7 +79,7 @@ class CategoricalEmbedding(nn.Module):
     def __init__(self, cardinalities: Sequence[int], *, max_dim: int = 8, key: Key | None = None) -> None:
         super().__init__()
         key = key or fresh_key()
-        dims = [min(max_dim, -(-size // 2)) for size in cardinalities]
+        dims = embedding_dims(cardinalities, max_dim)
         self.out_features = sum(dims)
         self.tables = nn.ModuleList(
             nn.Embedding(size, dim, _weight=_table(key.stream(index), size, dim))
@@ -89,6 +89,11 @@ class CategoricalEmbedding(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """The vectors of all columns, side by side."""
         return torch.cat([table(codes[:, index]) for index, table in enumerate(self.tables)], dim=1)
+
+
+def embedding_dims(cardinalities: Sequence[int], max_dim: int) -> list[int]:
+    """Numbers in the vector of each column."""
+    return [min(max_dim, -(-size // 2)) for size in cardinalities]
 
 
 def _table(key: Key, size: int, dim: int) -> Tensor:

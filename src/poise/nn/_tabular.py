@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from poise._random import Key
 from poise.data import Inputs
-from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear
+from poise.nn._embedding import CategoricalEmbedding, PiecewiseLinear, embedding_dims
 from poise.nn._mlp import MLP, Layers, Structure, no_layers
 from poise.nn._periodic import PeriodicEmbedding
 from poise.nn._stochastic import fresh_key
@@ -45,6 +45,14 @@ class TabularShape:
     num_frequencies: int = 0
     frequency_scale: float = 0.5
     periodic_dim: int = 3
+
+    @property
+    def in_features(self) -> int:
+        """What the MLP reads."""
+        bins = 1 if self.bins is None else self.bins.shape[1] - 1
+        waves = self.periodic_dim if self.num_frequencies else 0
+        others = self.num_numeric - self.num_continuous + sum(embedding_dims(self.cardinalities, self.embedding_dim))
+        return self.num_continuous * (bins + waves) + others
 
 
 class TabularNetwork(nn.Module):
@@ -89,10 +97,7 @@ class TabularNetwork(nn.Module):
             if embed
             else None
         )
-        bins = 1 if shape.bins is None else shape.bins.shape[1] - 1
-        in_features = shape.num_continuous * bins + shape.num_numeric - shape.num_continuous
-        in_features += sum(part.out_features for part in (self.periodic, self.categories) if part is not None)
-        self.mlp = MLP(in_features, out_features, structure=structure, layers=layers, key=key.stream("mlp"))
+        self.mlp = MLP(shape.in_features, out_features, structure=structure, layers=layers, key=key.stream("mlp"))
 
     def forward(self, inputs: Inputs) -> Tensor:
         """The outputs of the MLP."""

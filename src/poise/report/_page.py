@@ -9,6 +9,8 @@ from poise.report._displays import GapChart, LearningCurves, to_svg
 from poise.report._render import render
 from poise.train import write_atomically
 
+_MOST_COLUMNS = 1000  # that a page lists
+
 
 def write_page(result: FitResult, path: str | Path) -> None:
     """Write the report of a fit as one HTML file: escaped, with inline pictures, without scripts.
@@ -34,6 +36,7 @@ def write_page(result: FitResult, path: str | Path) -> None:
     page = render(
         "template.html",
         result=result,
+        most_columns=_MOST_COLUMNS,
         gap_chart=Markup(to_svg(GapChart(result.candidates, result.loss_name).plot, width=7, height=2.8)),  # noqa: S704
         curves=[
             Markup(to_svg(LearningCurves(one, result.loss_name).plot, width=3.15, height=2.3))  # noqa: S704

@@ -14,7 +14,7 @@ from poise.train._checkpoint import (
 from poise.train._data_init import initialize_from_rows
 from poise.train._flat import flatten_, flatten_gradients_, running_statistics
 from poise.train._history import Epoch
-from poise.train._network import BuiltNetwork, build_network
+from poise.train._network import BuiltNetwork, build_network, network_shape
 from poise.train._plan import Dataset, Plan, Rows, batch_bounds
 from poise.train._predictor import Predictor, row_chunks
 from poise.train._state import State
@@ -39,6 +39,7 @@ __all__ = [
     "flatten_gradients_",
     "initialize_from_rows",
     "load_state",
+    "network_shape",
     "pack_tensors",
     "read_checkpoint",
     "remove_leftovers",

@@ -54,16 +54,21 @@ def build_network(
                 scheduled.extend([(method, site, layer)] if method.is_scheduled else [])
         return found[0] if len(found) == 1 else nn.Sequential(*found) if found else None
 
+    network = TabularNetwork(
+        network_shape(recipe, encoder), task.num_outputs, structure=recipe.network.structure, layers=layers,
+        average=task.average, key=key.stream("init"),
+    ).to(dtype)  # fmt: skip
+    assign_keys(network, key)
+    return BuiltNetwork(network, scheduled)
+
+
+def network_shape(recipe: Recipe, encoder: Encoder) -> TabularShape:
+    """What the network of `recipe` reads of a table that `encoder` encodes."""
     spec = recipe.network
-    shape = TabularShape(
+    return TabularShape(
         encoder.num_continuous, encoder.num_numeric, encoder.cardinalities, encoder.bins, spec.embedding_dim,
         spec.num_frequencies, spec.frequency_scale, spec.periodic_dim,
     )  # fmt: skip
-    network = TabularNetwork(
-        shape, task.num_outputs, structure=spec.structure, layers=layers, average=task.average, key=key.stream("init")
-    ).to(dtype)
-    assign_keys(network, key)
-    return BuiltNetwork(network, scheduled)
 
 
 def _site(recipe: Recipe, kind: SiteKind, num_features: int, index: int) -> Site:

@@ -12,6 +12,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from poise._errors import ConfigError, DataError
+from poise._text import listed
 from poise.data import Schema, as_table, check_columns, encode_classes, infer_schema, infer_task, read_table
 from poise.train import Binary, Dataset, Multiclass, Regression, Task
 
@@ -87,7 +88,7 @@ def check_target(table: pl.DataFrame, target: str) -> None:
     if target in table.columns:
         return
     near = difflib.get_close_matches(target, table.columns, n=3)
-    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"The columns are: {', '.join(table.columns)}."
+    hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else f"The columns are {listed(table.columns)}."
     raise ConfigError(f"There is no column {target!r} to predict.", where="`target`", repair=hint)
 
 

@@ -27,6 +27,7 @@ from poise.tuning._table import merge_equal_rows, with_numbers
 from poise.tuning._table_arena import Fold, OnPlanEpoch, TableArena, make_folds
 from poise.tuning._table_space import PORTFOLIO, TABLE_SPACE
 from poise.tuning._trial import Trial
+from poise.tuning._wide import WidthLimits
 
 _USABLE = 0.8  # of the time, for training; the rest is for encoding, predicting and choosing
 _MOST_EPOCHS = 100  # on small tables; more recipes are worth more than longer trainings there
@@ -93,6 +94,7 @@ class TableSearch:
         choice: Their weights, and what these are worth.
         predictor: The ensemble.
         cut_short: Whether time ended before the search did.
+        limits: What its recipes were kept to.
         seconds: That the search took.
     """
 
@@ -105,6 +107,7 @@ class TableSearch:
     choice: GreedyResult
     predictor: Average
     cut_short: bool
+    limits: WidthLimits
     seconds: float
 
     @property
@@ -137,6 +140,8 @@ def search_table(data: Dataset, task: Task, options: TableSearchOptions) -> Tabl
 
 class _Search:
     def __init__(self, data: Dataset, task: Task, options: TableSearchOptions, started: float) -> None:
+        self.limits = limits = WidthLimits.of(data.schema)
+        options = replace(options, space=limits.space(options.space), portfolio=limits.portfolio(options.portfolio))
         self.data, self.task, self.options, self.started = data, task, options, started
         self.deadline = math.inf if options.time_limit is None else started + options.time_limit
         self.effort = self._plan_effort()
@@ -169,6 +174,7 @@ class _Search:
             choice=choice,
             predictor=_average(members, choice.weights),
             cut_short=self.arena.out_of_time(),
+            limits=self.limits,
             seconds=time.monotonic() - self.started,
         )
 
@@ -215,7 +221,8 @@ class _Search:
     def _train_folds(self, finalists: list[Trial], number: int) -> TrainedTrial | None:
         """Train the finalists on the other folds, where the poorest leave after the second, and the bare network."""
         last, num_folds = self.arena.max_epochs, len(self.arena.folds)
-        self.arena.enter_fold(0, {number: known("bare")})
+        bare_recipe = self.limits.recipe(known("bare"))
+        self.arena.enter_fold(0, {number: bare_recipe})
         targets = {(number, 0): last}
         if num_folds > 1:
             targets |= self._enter(1, finalists)
@@ -229,7 +236,7 @@ class _Search:
         for trial in finalists:
             folds = [fold for fold in range(num_folds) if self._has_trained(trial, fold)]
             trial.folds = {fold: self.arena.state(trial.number, fold).val_loss for fold in folds}
-        bare = TrainedTrial(Trial(number, known("bare"), "bare"), self.arena.plan(number), self.arena.state(number))
+        bare = TrainedTrial(Trial(number, bare_recipe, "bare"), self.arena.plan(number), self.arena.state(number))
         return bare if bare.state.best_epoch else None
 
     def _enter(self, fold: int, trials: Sequence[Trial]) -> dict[tuple[int, int], int]:

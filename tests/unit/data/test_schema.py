@@ -135,6 +135,19 @@ def test_gaps_fit_every_kind() -> None:
         assert seen.rows() == [(None,) * 4] * 2
 
 
+def test_more_text_columns_than_can_be_read_are_refused_at_once() -> None:
+    cells = pl.Series(["a", "b"])
+    table = pl.DataFrame([cells.alias(f"c{i}") for i in range(50_001)])
+    with pytest.raises(_errors.DataError, match=r"50,001 columns hold text or dates.*Choose at most 50,000"):
+        infer_schema(table)
+
+
+def test_many_names_are_cut_short_in_messages() -> None:
+    table = pl.DataFrame({f"f{i}": [1, 2] for i in range(2000)})
+    with pytest.raises(_errors.ColumnsError, match=r"'f19' and 1,980 more\.$"):
+        infer_schema(table, exclude=["z"])
+
+
 def test_whole_numbers_are_the_same_category_however_they_come() -> None:
     schema = Schema((Column("c", "category"),))
     for values in (["1", "2"], [1, 2], [1.0, 2.0]):

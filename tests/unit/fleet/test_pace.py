@@ -27,6 +27,17 @@ def test_too_many_plans_for_the_memory_name_how_many_fit(monkeypatch):
     assert len(Fleet(plans, DATA).states) == 10
 
 
+def test_a_network_that_is_too_large_for_the_memory_names_how_many_columns_fit(monkeypatch):
+    plan = make_variant(0)
+    num_columns = len(DATA.schema.features)
+    monkeypatch.setattr("poise.fleet._memory._SMALL", 0)
+    monkeypatch.setattr("poise.fleet._memory.available_bytes", lambda: 1000)
+    monkeypatch.setattr("poise.fleet._start._start", None)  # nothing is allocated before
+    with pytest.raises(TrainingError, match=rf"for {num_columns} columns needs about .* GiB to train") as caught:
+        Fleet([plan], DATA)
+    assert "Choose at most" in str(caught.value)
+
+
 class Clock:
     def __init__(self):
         self.now = 100.0

@@ -8,7 +8,7 @@ import pytest
 
 from poise import write_page
 from poise._text import visible
-from poise.estimators import FitResult
+from poise.estimators import ColumnNote, FitResult
 from poise.estimators._result import MemberNote, SearchNote
 
 from ._results import make_hostile_result, make_result
@@ -153,3 +153,12 @@ def test_an_older_page_is_replaced_and_nothing_else_is_left(tmp_path):
     (tmp_path / "report.html").write_text("older")
     assert "older" not in written(make_hostile_result("name"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_of_very_many_columns_the_first_are_listed_and_the_others_counted(tmp_path):
+    columns = tuple(ColumnNote(f"name{index}", "number", "2 different values") for index in range(2500))
+    write_page(replace(make_result(), columns=columns), tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("2 different values") == 1000
+    assert "name999" in page
+    assert "And 1,500 more, which result.json lists." in page
