@@ -103,7 +103,7 @@ class Row:
 
 
 def compare(one: Problem, seed: int, epochs: int) -> list[Row]:
-    """All arms on one split; each gets the same number of epochs of the same network in all, but for the last."""
+    """All arms on one split; each gets the same number of epochs of the same network in all, but for the last two."""
     rows = []
     plain, dropped = recipe(epochs), recipe(epochs, p=P)
 
@@ -132,8 +132,18 @@ def compare(one: Problem, seed: int, epochs: int) -> list[Row]:
     record("20 members", ensemble(20, plain), ("", predict))
     record("5 members with dropout", ensemble(5, dropped), ("", predict))
     record("5 snapshots", lambda: _trained(SnapshotEnsemble(5), one, plain, seed), ("", predict))
+    record("5 shared members", lambda: _single(one, _shared(plain, 5), seed), ("", predict))
     record("5 members, 5 times the cost", ensemble(5, plain, 5), ("", predict), cost=5)
+    record(
+        "5 shared members, 5 times the cost", lambda: _single(one, _shared(plain, 5, 5), seed), ("", predict), cost=5
+    )  # fmt: skip
     return rows
+
+
+def _shared(of: Recipe, size: int, cost: int = 1) -> Recipe:
+    """Members that share all weights but the scales of their inputs and their heads; a row passes once for each."""
+    budget = replace(of.budget, max_epochs=max(1, cost * of.budget.max_epochs // size))
+    return replace(of, budget=budget, network=replace(of.network, num_members=size))
 
 
 def _timed(work: Callable[[], object]) -> tuple[object, float]:

@@ -146,9 +146,11 @@ def page(found: dict[str, object], settings: argparse.Namespace) -> str:
             "",
             _wrapped(
                 f"Every arm gets {epochs} epochs of a network of two layers of 256 in all: one network {epochs}, each "
-                f"of 20 members {epochs // 20}, each schedule spanning its own epochs. The last arm gets five times as "
-                "many. Of each training, and of each cycle, the epoch with the lowest validation loss predicts, and of "
-                "the cycles the first ones whose average has it; none ends early, so that costs are equal. A fifth of "
+                f"of 20 members {epochs // 20}, each schedule spanning its own epochs. Shared members (Gorishniy et "
+                "al., 2025) are one network through which each row passes once for each of them, with its own scales "
+                "of the inputs and its own head. The last two arms get five times as many. Of each training, and of "
+                "each cycle, the epoch with the lowest validation loss predicts, and of the cycles the first ones "
+                "whose average has it; none ends early, so that costs are equal. A fifth of "
                 "the training rows "
                 f"validates, 40 % of all rows are test rows. Means over {settings.seeds} seed(s), each with its own "
                 "split. Loss: nats, or squared error in units of the target's variance."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from poise.fleet.compiled._program import BINARY, MULTICLASS
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._math import exp, log, sigmoid
 from poise.kernels.cpu._vector import select
+from poise.kernels.cpu._view import flat
 
 
 @inner
@@ -22,56 +22,92 @@ def loss_gradient(
     The targets (B · C,) are flat, and smoothed towards 1 / classes.
     """
     rows, width = outputs.shape
-    number = outputs.dtype.type
-    share = number(1.0 / rows)
+    number, share = outputs.dtype.type, outputs.dtype.type(1.0 / rows)
     keep, neutral = number(1.0 - smoothing), number(smoothing / max(2, width))
+    if task == MULTICLASS:
+        _multiclass_gradient(outputs, targets, weight, keep, neutral, members, grad)
+        return
     for i in range(rows):
         row = i // members
         w = weight[row] * share
         if task == BINARY:
             t = keep * targets[row] + neutral
             grad[i, 0] = w * (sigmoid(outputs[i, 0]) - t)
-        elif task == MULTICLASS:
-            top, total, mass = outputs[i, 0], number(0), number(0)
-            for k in range(1, width):
-                top = max(top, outputs[i, k])
-            for k in range(width):
-                grad[i, k] = exp(outputs[i, k] - top)
-                total += grad[i, k]
-                mass += keep * targets[row * width + k] + neutral
-            for k in range(width):
-                t = keep * targets[row * width + k] + neutral
-                grad[i, k] = w * (grad[i, k] / total * mass - t)
         else:
             grad[i, 0] = w * number(2) * (outputs[i, 0] - targets[row])
 
 
 @inner
-def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
-    """Add to sums the weighted losses and the weighted hits (or squared residuals) of rows first, first + 1, … ."""
+def _multiclass_gradient(
+    outputs: Any, targets: Any, weight: Any, keep: Any, neutral: Any, members: int, grad: Any
+) -> None:
     rows, width = outputs.shape
+    number, share = outputs.dtype.type, outputs.dtype.type(1.0 / rows)
+    for i in range(rows):
+        top = outputs[i, 0]
+        for k in range(1, width):
+            top = max(top, outputs[i, k])
+        for k in range(width):
+            grad[i, k] = outputs[i, k] - top
+    _exponentiate(grad)
+    for i in range(rows):
+        row = i // members
+        w, total, mass = weight[row] * share, number(0), number(0)
+        for k in range(width):
+            total += grad[i, k]
+            mass += keep * targets[row * width + k] + neutral
+        for k in range(width):
+            t = keep * targets[row * width + k] + neutral
+            grad[i, k] = w * (grad[i, k] / total * mass - t)
+
+
+@inner
+def _exponentiate(z: Any) -> None:
+    """z ← exp(z), all rows as one vector: those of few classes would leave most lanes empty."""
+    values = flat(z)
+    for i in range(values.size):
+        values[i] = exp(values[i])
+
+
+@inner
+def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
+    """Add to sums the weighted losses and the weighted hits (or squared residuals) of rows first, first + 1, … .
+
+    It may write over the outputs.
+    """
     if task == BINARY:
         _add_binary(outputs, targets, weight, first, sums)
-        return
-    for i in range(rows):
-        w = np.float64(weight[first + i])
-        if task == MULTICLASS:
-            best, wanted = 0, 0
-            for k in range(1, width):
-                best = k if outputs[i, k] > outputs[i, best] else best
-                wanted = k if targets[first + i, k] > targets[first + i, wanted] else wanted
-            total, linear, mass = 0.0, 0.0, 0.0
-            for k in range(width):
-                z, t = outputs[i, k] - outputs[i, best], np.float64(targets[first + i, k])
-                total += np.float64(exp(z))
-                linear += t * z
-                mass += t
-            sums[0] += w * (mass * math.log(total) - linear)
-            sums[1] += w if best == wanted else 0.0
-        else:
+    elif task == MULTICLASS:
+        _add_multiclass(outputs, targets, weight, first, sums)
+    else:
+        for i in range(outputs.shape[0]):
             residual = np.float64(outputs[i, 0]) - np.float64(targets[first + i, 0])
-            sums[0] += w * residual * residual
-            sums[1] += w * residual * residual
+            squared = np.float64(weight[first + i]) * residual * residual
+            sums[0] += squared
+            sums[1] += squared
+
+
+@inner
+def _add_multiclass(outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
+    rows, width = outputs.shape
+    for i in range(rows):
+        w, best, wanted = np.float64(weight[first + i]), 0, 0
+        for k in range(1, width):
+            best = k if outputs[i, k] > outputs[i, best] else best
+            wanted = k if targets[first + i, k] > targets[first + i, wanted] else wanted
+        top, linear = outputs[i, best], 0.0
+        for k in range(width):
+            outputs[i, k] -= top
+            linear += np.float64(targets[first + i, k]) * outputs[i, k]
+        sums[0] -= w * linear
+        sums[1] += w if best == wanted else 0.0
+    _exponentiate(outputs)
+    for i in range(rows):
+        total, mass = 0.0, 0.0
+        for k in range(width):
+            total += np.float64(outputs[i, k])
+            mass += np.float64(targets[first + i, k])
+        sums[0] += np.float64(weight[first + i]) * mass * log(total)
 
 
 @inner
