@@ -28,7 +28,7 @@ def listed(names: Sequence[str]) -> str:
     """The first names, quoted, and how many more there are.
 
     Example:
-        >>> listed(["a", "b"]), listed("abcdefghijklmnopqrstuvwxyz")[-17:]
+        >>> listed(["a", "b"]), listed("abcdefghijklmnopqrstuvwxyz")[-19:]
         ("'a', 'b'", "'s', 't' and 6 more")
     """
     return ", ".join(repr(name) for name in names[:_MOST_NAMES]) + and_more(len(names) - _MOST_NAMES)
