@@ -63,7 +63,7 @@ from poise.kernels.cpu._columns import (
     batch_norm_relu_backward,
     batch_norm_relu_dropout_backward,
 )
-from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._jit import nested
 from poise.kernels.cpu._norm import (
     add_rows,
     layer_norm,
@@ -74,7 +74,7 @@ from poise.kernels.cpu._norm import (
 from poise.kernels.cpu._view import flat, matrix, part
 
 
-@inner
+@nested
 def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) -> None:
     """Gradients of all parameters and of the input value, given that of the output value."""
     for index in range(program.ops.shape[0] - 1, -1, -1):
@@ -111,7 +111,7 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
             _pass_on(op, g, gx)
 
 
-@inner
+@nested
 def _pass_on(op: Any, g: Any, gx: Any) -> None:
     """gx ← g, or gx ← gx + g where the source is read by a later operation too."""
     if op[ACCUMULATE] == 1:
@@ -122,7 +122,7 @@ def _pass_on(op: Any, g: Any, gx: Any) -> None:
         copy(g, gx)
 
 
-@inner
+@nested
 def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
     rows, depth, width = x.shape[0], x.shape[1], g.shape[1]
     flat_x, flat_g = flat(x), flat(g)
@@ -139,7 +139,7 @@ def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any)
                 into[i] += out[i]
 
 
-@inner
+@nested
 def _scale_backward(op: Any, program: Any, state: Any, x: Any, g: Any) -> None:
     """g ← the gradient of x."""
     weight, grad = part(state.weights, op[ALPHA], op[WIDTH]), part(state.grad, op[ALPHA], op[WIDTH])
@@ -150,7 +150,7 @@ def _scale_backward(op: Any, program: Any, state: Any, x: Any, g: Any) -> None:
             g[r, j] *= one + rate * weight[j]
 
 
-@inner
+@nested
 def _bend_backward(op: Any, program: Any, state: Any, buffers: Any, u: Any, g: Any) -> None:
     """g ← the gradient of u, which the nonlinearity read."""
     if op[ALPHA] < 0:
@@ -163,7 +163,7 @@ def _bend_backward(op: Any, program: Any, state: Any, buffers: Any, u: Any, g: A
     activate_in_part_backward(op[ACTIVATION], u, g, weight, rate, grad, spare)
 
 
-@inner
+@nested
 def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: Any, strengths: Any) -> None:
     """g ← the gradient of x."""
     rows, width, grads = x.shape[0], op[WIDTH], flat(g)

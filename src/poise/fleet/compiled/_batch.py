@@ -12,12 +12,12 @@ from poise.fleet.compiled._program import (
     NUM_NUMERIC,
 )
 from poise.fleet.compiled._waves import add_waves, waves_backward
-from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._jit import nested
 from poise.kernels.cpu._philox import keep_mask, permutation, uniform
 from poise.kernels.cpu._vector import pointer, prefetch, select
 
 
-@inner
+@nested
 def gather(data: Any, buffers: Any, order: Any, first: int, last: int) -> None:
     """Rows order[first:last] of the data into the batch buffers."""
     numeric, categorical, targets = buffers.numeric, buffers.categorical, buffers.targets
@@ -33,7 +33,7 @@ def gather(data: Any, buffers: Any, order: Any, first: int, last: int) -> None:
         buffers.weight[i] = data.weight[row]
 
 
-@inner
+@nested
 def fetch(data: Any, order: Any, first: int, last: int) -> None:
     """Have rows order[first:last], which lie anywhere, brought near while something else is computed."""
     columns, line = data.numeric.shape[1], 64 // data.numeric.itemsize
@@ -42,7 +42,7 @@ def fetch(data: Any, order: Any, first: int, last: int) -> None:
             prefetch(pointer(data.numeric, order[i] * columns + j))
 
 
-@inner
+@nested
 def change(program: Any, buffers: Any, strengths: Any, step: int, rows: int, num_outputs: int) -> None:
     """Apply the batch methods of the recipe, in their order."""
     for index in range(program.batch.shape[0]):
@@ -54,7 +54,7 @@ def change(program: Any, buffers: Any, strengths: Any, step: int, rows: int, num
             _hide(program, buffers, strength, first, second, step, rows)
 
 
-@inner
+@nested
 def _mix(
     program: Any, buffers: Any, lam: float, partner_key: Any, cell_key: Any, step: int, rows: int, num_outputs: int
 ) -> None:
@@ -75,7 +75,7 @@ def _mix(
                     own[i * kinds + j] = other[partner[i] * kinds + j]
 
 
-@inner
+@nested
 def _lerp_rows(own: Any, other: Any, partner: Any, rows: int, columns: int, lam: float) -> None:
     """own ← other[partner] + lam · (own - other[partner]), as torch.lerp rounds it."""
     number = own.dtype.type
@@ -89,7 +89,7 @@ def _lerp_rows(own: Any, other: Any, partner: Any, rows: int, columns: int, lam:
             own[i * columns + j] = a + weight * (b - a) if near else b - (b - a) * rest
 
 
-@inner
+@nested
 def _hide(program: Any, buffers: Any, p: float, numeric_key: Any, categorical_key: Any, step: int, rows: int) -> None:
     numbers, kinds = rows * program.sizes[NUM_NUMERIC], rows * program.sizes[NUM_CATEGORICAL]
     mask = buffers.masks  # no layer has drawn its own mask yet
@@ -101,7 +101,7 @@ def _hide(program: Any, buffers: Any, p: float, numeric_key: Any, categorical_ke
         buffers.categorical[i] = buffers.categorical[i] if mask[i] > 0 else 0
 
 
-@inner
+@nested
 def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any, scratch: Any) -> None:
     """Fill the input value x: encoded numbers, the other numeric columns, waves, the vectors of the categories."""
     rows = x.shape[0]
@@ -128,7 +128,7 @@ def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any, scr
                 x[i, column + j] = state.weights[row + j]
 
 
-@inner
+@nested
 def encode_backward(program: Any, state: Any, numeric: Any, categorical: Any, gx: Any, scratch: Any) -> None:
     """Add the gradient of the input value to those of the waves and of the categories' vectors."""
     waves_backward(program, state, numeric, gx, scratch)

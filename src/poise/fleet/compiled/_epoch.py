@@ -36,7 +36,7 @@ from poise.fleet.compiled._program import (
 from poise.fleet.compiled._update import average, clear, update
 from poise.fleet.compiled._values import copy, operation, value
 from poise.kernels.cpu._columns import column_moments
-from poise.kernels.cpu._jit import entry, inner
+from poise.kernels.cpu._jit import entry, nested
 from poise.kernels.cpu._view import borrowed, matrix, part
 
 
@@ -134,7 +134,7 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
         first, stored = last, last
 
 
-@inner
+@nested
 def _next_barrier(program: Any, first: int) -> Any:
     """The next operation that normalizes over the batch, or the end."""
     for index in range(first, program.ops.shape[0]):
@@ -143,7 +143,7 @@ def _next_barrier(program: Any, first: int) -> Any:
     return program.ops.shape[0]
 
 
-@inner
+@nested
 def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> Any:
     """Run the operation before the barrier and keep its value in the store."""
     zero, op = np.int64(0), operation(program, barrier - 1)
@@ -158,7 +158,7 @@ def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int,
     return kept
 
 
-@inner
+@nested
 def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> int:
     """Go on from the store; returns the next operation."""
     zero, op = np.int64(0), operation(program, barrier)
@@ -172,7 +172,7 @@ def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int
     return barrier + 1
 
 
-@inner
+@nested
 def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, rows: int) -> None:
     x = value(buffers.values, program, np.int64(0), rows, program.sizes[IN_WIDTH])
     columns, kinds = data.numeric.shape[1], data.categorical.shape[1]
@@ -181,7 +181,7 @@ def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, 
     encode(program, state, numeric, categorical, x, buffers.scratch)
 
 
-@inner
+@nested
 def _merge_moments(x: Any, count: int, mean: Any, squares: Any, rows: Any) -> None:
     """Merge the moments of x's columns into those of `count` rows before (Chan et al. 1979), in float64."""
     number, width = x.shape

@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._jit import nested
 from poise.kernels.cpu._matmul import matmul, matmul_of_pairs, pair_columns, pair_rows, transpose
 
 
@@ -68,7 +68,7 @@ def _by_precision(exact: Callable[..., None], pairs: Callable[..., None]) -> Any
     @overload(product, strict=False)
     def choose(buffers: Any, *_: Any) -> Any:
         has_pairs = buffers.types[buffers.fields.index("left")].dtype == types.uint32
-        chosen = inner(pairs if has_pairs else exact)
+        chosen = nested(pairs if has_pairs else exact)
 
         def call(buffers: Any, *rest: Any) -> Any:
             return chosen(buffers, *rest)

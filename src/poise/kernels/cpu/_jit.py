@@ -34,6 +34,12 @@ def inner(function: Callable[..., Any]) -> Any:
     return numba.njit(function, nogil=True, error_model="numpy", fastmath=_FAST)
 
 
+def nested(function: Callable[..., Any]) -> Any:
+    """`inner` without a form for Python, which for tuples of many arrays takes longer to compile than the function."""
+    alone: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return numba.njit(function, nogil=True, error_model="numpy", fastmath=_FAST, **alone)
+
+
 def exact(function: Callable[..., Any]) -> Any:
     """The same for functions whose rounding is part of the method; only fused multiply-add is allowed."""
     return numba.njit(function, nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
