@@ -333,8 +333,8 @@ def section() -> list[str]:
         "validation rows, a fifth of the training rows of split 0, and neither is told of the test rows. Seconds are "
         "quoted if other processes left the machine alone. Poise's are those until the ensemble of the networks that "
         "its search has trained by then is as good as the best of the rival's, on validation rows that did not choose "
-        "its weights; and until a single network is, at the end of one of its epochs. It gives up after the seconds "
-        "of the rival's whole search."
+        "its weights; and until a single network is, at the end of one of its epochs, which ends the search. It gives "
+        "up after the seconds of the rival's whole search."
     )
     return ["## Seconds to the validation loss of RealMLP's search", "", _wrapped(words), "", *_markdown(rows)]
 
