@@ -29,6 +29,7 @@ from poise.kernels._dispatch import (
     bound_chain_backward,
     bound_dropout,
     kernels,
+    lead,
     run_chain,
     run_chain_backward,
     run_dropout,
@@ -176,7 +177,7 @@ def layer(
         run: Any = Layer.apply
         made: tuple[Tensor, Tensor, Tensor] = run(x, weight, bias, mean, rstd, *settings, norm, activation)
         return made
-    rows = (None if one is None else one.unsqueeze(0) for one in (weight, bias, mean, rstd))
+    rows = map(lead, (weight, bias, mean, rstd))
     run = norm_act_dropout
     y, used, scale = run(x.reshape(1, -1, x.shape[-1]), *rows, *settings, norm, activation)
     return y.view(x.shape), used, scale

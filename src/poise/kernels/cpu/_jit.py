@@ -41,12 +41,12 @@ def nested(function: Callable[..., Any]) -> Any:
 
 
 def exact(function: Callable[..., Any]) -> Any:
-    """The same for functions whose rounding is part of the method; only fused multiply-add is allowed."""
+    """`inner` for functions whose rounding is part of the method; only fused multiply-add is allowed."""
     return numba.njit(function, nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
 
 
 def rounded(function: Callable[..., Any]) -> Any:
-    """The same for functions each of whose operations rounds by itself."""
+    """`inner` for functions each of whose operations rounds by itself."""
     # Said aloud, since a function whose flags are not said takes those of its caller.
     return numba.njit(function, nogil=True, error_model="numpy", fastmath=False, forceinline=True)
 

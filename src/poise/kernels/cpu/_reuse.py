@@ -28,12 +28,13 @@ def take(num_bytes: int) -> Tensor | None:
 
 def lend(block: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
     """A tensor in `block`, whose bytes come back here when the last tensor that shares them is gone."""
-    if block.nbytes > _LARGEST:
-        return block.view(dtype).view(shape)
-    held = block.numpy()[:]  # an array of its own, which torch lets go with the storage
-    finalize(held, _give_back, block).atexit = False
-    tensor: Any = torch.empty(0, dtype=dtype)  # not a view, which autograd would treat as one
-    return cast(Tensor, tensor.set_(torch.from_numpy(held).untyped_storage(), 0, shape))
+    storage: Any = block.untyped_storage()
+    if block.nbytes <= _LARGEST:
+        held = block.numpy()[:]  # an array of its own, which torch lets go with the storage
+        finalize(held, _give_back, block).atexit = False
+        storage = torch.from_numpy(held).untyped_storage()
+    tensor: Any = torch.empty(0, dtype=dtype)  # not a view, which could not be changed in place after a function
+    return cast(Tensor, tensor.set_(storage, 0, shape))
 
 
 def _give_back(block: Tensor) -> None:

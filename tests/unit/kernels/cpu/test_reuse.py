@@ -53,6 +53,12 @@ def test_only_a_few_blocks_are_kept():
     assert all(block.nbytes <= _reuse._LARGEST for block in _reuse._FREE.values())
 
 
+def test_what_is_too_large_to_keep_is_an_ordinary_tensor_too():
+    y = _memory.empty_like(torch.empty(_reuse._LARGEST // 4 + 16))
+    assert not y._is_view()
+    assert y.data_ptr() % 64 == 0
+
+
 def test_threads_never_get_the_same_block():
     def work(value):
         for _ in range(20):
