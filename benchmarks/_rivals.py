@@ -71,16 +71,18 @@ class Rival:
         processes: 1 or 2.
         threads: Of each process.
         optimizer: One of OPTIMIZERS.
+        precision: Of float32 products, in torch's words.
     """
 
-    def __init__(self, size: Size, *, processes: int, threads: int, optimizer: str) -> None:
-        self.label = f"{processes} x {threads} threads, AdamW {optimizer}"
+    def __init__(self, size: Size, *, processes: int, threads: int, optimizer: str, precision: str = "highest") -> None:
+        allowed = ", bfloat16 allowed" if precision == "medium" else ""
+        self.label = f"{processes} x {threads} threads, AdamW {optimizer}{allowed}"
         context = multiprocessing.get_context("spawn")
         self.pipes: list[Connection] = []
         self.processes = []
         for _ in range(processes):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(theirs, size, threads, optimizer), daemon=True)
+            process = context.Process(target=_serve, args=(theirs, size, threads, optimizer, precision), daemon=True)
             process.start()
             self.pipes.append(ours)
             self.processes.append(process)
@@ -103,8 +105,9 @@ class Rival:
             process.join()
 
 
-def _serve(pipe: Connection, size: Size, threads: int, optimizer: str) -> None:
+def _serve(pipe: Connection, size: Size, threads: int, optimizer: str, precision: str) -> None:
     torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision(precision)
     train = training(size, optimizer)
     train()
     pipe.send(None)

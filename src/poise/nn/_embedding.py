@@ -17,7 +17,7 @@ class PiecewiseLinear(nn.Module):
     """z_dt = (x_d - b_dt) / (b_d,t+1 - b_dt), clamped to [0, 1] but for the outer ends of the first and last bin.
 
     Args:
-        bins: (D, T + 1) edges b, increasing along the last axis.
+        bins: (D, T + 1) edges b, increasing along the last axis, in the dtype of the layer.
 
     Shape:
         (B, D) in, (B, D · T) out.
@@ -46,7 +46,7 @@ class PiecewiseLinear(nn.Module):
         low, high = torch.zeros_like(width), torch.ones_like(width)
         low[:, 0], high[:, -1] = -math.inf, math.inf
         for name, value in (("start", bins[:, :-1]), ("slope", 1 / width), ("low", low), ("high", high)):
-            self.register_buffer(name, value.to(torch.get_default_dtype()), persistent=False)
+            self.register_buffer(name, value, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The encoded numbers."""

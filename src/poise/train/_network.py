@@ -55,18 +55,18 @@ def build_network(
         return found[0] if len(found) == 1 else nn.Sequential(*found) if found else None
 
     network = TabularNetwork(
-        network_shape(recipe, encoder), task.num_outputs, structure=recipe.network.structure, layers=layers,
+        network_shape(recipe, encoder, dtype), task.num_outputs, structure=recipe.network.structure, layers=layers,
         average=task.average, key=key.stream("init"),
     ).to(dtype)  # fmt: skip
     assign_keys(network, key)
     return BuiltNetwork(network, scheduled)
 
 
-def network_shape(recipe: Recipe, encoder: Encoder) -> TabularShape:
-    """What the network of `recipe` reads of a table that `encoder` encodes."""
-    spec = recipe.network
+def network_shape(recipe: Recipe, encoder: Encoder, dtype: torch.dtype = torch.float32) -> TabularShape:
+    """What the network of `recipe` reads of a table that `encoder` encodes, with bins in `dtype`."""
+    spec, bins = recipe.network, None if encoder.bins is None else encoder.bins.to(dtype)
     return TabularShape(
-        encoder.num_continuous, encoder.num_numeric, encoder.cardinalities, encoder.bins, spec.embedding_dim,
+        encoder.num_continuous, encoder.num_numeric, encoder.cardinalities, bins, spec.embedding_dim,
         spec.num_frequencies, spec.frequency_scale, spec.periodic_dim,
     )  # fmt: skip
 

@@ -117,12 +117,13 @@ class RunFolder:
 
 
 def environment(seed: int) -> dict[str, str]:
-    """Versions, processor, threads and seed."""
+    """Versions, processor, threads, precision of products and seed."""
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},
         "processor": platform.processor() or platform.machine(),
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "seed": str(seed),
     }

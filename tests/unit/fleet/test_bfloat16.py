@@ -40,13 +40,27 @@ def test_a_cpu_without_it_says_so(monkeypatch):
         CompiledEngine(matmul="float16")
 
 
+def test_torchs_switch_allows_it(monkeypatch):
+    monkeypatch.setattr(_engine, "HAS_BFLOAT16", True)
+    before = torch.get_float32_matmul_precision()
+    try:
+        for precision, matmul in (("highest", "float32"), ("high", "float32"), ("medium", "bfloat16")):
+            torch.set_float32_matmul_precision(precision)
+            assert CompiledEngine().matmul == matmul
+            assert CompiledEngine(matmul="float32").matmul == "float32"
+        monkeypatch.setattr(_engine, "HAS_BFLOAT16", False)
+        assert CompiledEngine().matmul == "float32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 if HAS_BFLOAT16:  # nothing of it can be compiled elsewhere
 
     @entry
     def products(buffers, x, w, g, y, dw, dx, rows, width, depth):
         zero = np.int64(0)
         forward_product(buffers, x, w, zero, y, rows, width, depth)
-        weight_grad_product(buffers, g, x, dw, zero, rows, width, depth)
+        weight_grad_product(buffers, g, x, dw, zero, depth, rows, width, depth)
         input_grad_product(buffers, g, w, zero, dx, zero, rows, width, depth)
 
     @pytest.mark.parametrize(

@@ -34,12 +34,14 @@ from poise.fleet.compiled._program import (
     SOURCE_COPIES,
     SOURCE_GRAD,
     SOURCE_WIDTH,
+    STEM,
     STRENGTH,
     TARGET,
     TARGET_GRAD,
     WEIGHT,
     WIDTH,
 )
+from poise.fleet.compiled._stem import stem_backward
 from poise.fleet.compiled._values import (
     NORM_ALONE,
     NORM_RELU,
@@ -63,7 +65,7 @@ from poise.kernels.cpu._columns import (
     batch_norm_relu_backward,
     batch_norm_relu_dropout_backward,
 )
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._norm import (
     add_rows,
     layer_norm,
@@ -74,7 +76,7 @@ from poise.kernels.cpu._norm import (
 from poise.kernels.cpu._view import flat, matrix, part
 
 
-@nested
+@inner
 def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) -> None:
     """Gradients of all parameters and of the input value, given that of the output value."""
     for index in range(program.ops.shape[0] - 1, -1, -1):
@@ -86,6 +88,8 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
         wanted = op[FIRST] < op[SOURCE_WIDTH]
         if code == LINEAR:
             _linear_backward(op, state, buffers, x, g, gx)
+        elif code == STEM:
+            stem_backward(op, program, state, buffers, x, g, gx)
         elif code == CHAIN and (wanted or op[NORM] != NO_NORM or op[ALPHA] >= 0):
             _chain_backward(op, program, state, buffers, x, g, strengths)
             _pass_on(op, g, gx)
@@ -111,7 +115,7 @@ def backward(program: Any, state: Any, buffers: Any, strengths: Any, rows: int) 
             _pass_on(op, g, gx)
 
 
-@nested
+@inner
 def _pass_on(op: Any, g: Any, gx: Any) -> None:
     """gx ← g, or gx ← gx + g where the source is read by a later operation too."""
     if op[ACCUMULATE] == 1:
@@ -122,11 +126,11 @@ def _pass_on(op: Any, g: Any, gx: Any) -> None:
         copy(g, gx)
 
 
-@nested
+@inner
 def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
     rows, depth, width = x.shape[0], x.shape[1], g.shape[1]
     flat_x, flat_g = flat(x), flat(g)
-    weight_grad_product(buffers, flat_g, flat_x, state.grad, op[WEIGHT], rows, width, depth)
+    weight_grad_product(buffers, flat_g, flat_x, state.grad, op[WEIGHT], depth, rows, width, depth)
     if op[BIAS] >= 0:
         add_rows(g, np.int64(0), rows, part(state.grad, op[BIAS], width))
     first, wanted = op[FIRST], depth - op[FIRST]
@@ -139,7 +143,7 @@ def _linear_backward(op: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any)
                 into[i] += out[i]
 
 
-@nested
+@inner
 def _scale_backward(op: Any, program: Any, state: Any, x: Any, g: Any) -> None:
     """g ← the gradient of x."""
     weight, grad = part(state.weights, op[ALPHA], op[WIDTH]), part(state.grad, op[ALPHA], op[WIDTH])
@@ -150,7 +154,7 @@ def _scale_backward(op: Any, program: Any, state: Any, x: Any, g: Any) -> None:
             g[r, j] *= one + rate * weight[j]
 
 
-@nested
+@inner
 def _bend_backward(op: Any, program: Any, state: Any, buffers: Any, u: Any, g: Any) -> None:
     """g ← the gradient of u, which the nonlinearity read."""
     if op[ALPHA] < 0:
@@ -163,7 +167,7 @@ def _bend_backward(op: Any, program: Any, state: Any, buffers: Any, u: Any, g: A
     activate_in_part_backward(op[ACTIVATION], u, g, weight, rate, grad, spare)
 
 
-@nested
+@inner
 def _chain_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: Any, strengths: Any) -> None:
     """g ← the gradient of x."""
     rows, width, grads = x.shape[0], op[WIDTH], flat(g)

@@ -10,14 +10,16 @@ from poise.fleet.compiled._program import (
     NUM_CATEGORICAL,
     NUM_CONTINUOUS,
     NUM_NUMERIC,
+    NUM_PIECES,
 )
 from poise.fleet.compiled._waves import add_waves, waves_backward
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._philox import keep_mask, permutation, uniform
+from poise.kernels.cpu._pieces import find_pieces
 from poise.kernels.cpu._vector import pointer, prefetch, select
 
 
-@nested
+@inner
 def gather(data: Any, buffers: Any, order: Any, first: int, last: int) -> None:
     """Rows order[first:last] of the data into the batch buffers."""
     numeric, categorical, targets = buffers.numeric, buffers.categorical, buffers.targets
@@ -33,7 +35,7 @@ def gather(data: Any, buffers: Any, order: Any, first: int, last: int) -> None:
         buffers.weight[i] = data.weight[row]
 
 
-@nested
+@inner
 def fetch(data: Any, order: Any, first: int, last: int) -> None:
     """Have rows order[first:last], which lie anywhere, brought near while something else is computed."""
     columns, line = data.numeric.shape[1], 64 // data.numeric.itemsize
@@ -42,7 +44,7 @@ def fetch(data: Any, order: Any, first: int, last: int) -> None:
             prefetch(pointer(data.numeric, order[i] * columns + j))
 
 
-@nested
+@inner
 def change(program: Any, buffers: Any, strengths: Any, step: int, rows: int, num_outputs: int) -> None:
     """Apply the batch methods of the recipe, in their order."""
     for index in range(program.batch.shape[0]):
@@ -54,7 +56,7 @@ def change(program: Any, buffers: Any, strengths: Any, step: int, rows: int, num
             _hide(program, buffers, strength, first, second, step, rows)
 
 
-@nested
+@inner
 def _mix(
     program: Any, buffers: Any, lam: float, partner_key: Any, cell_key: Any, step: int, rows: int, num_outputs: int
 ) -> None:
@@ -75,7 +77,7 @@ def _mix(
                     own[i * kinds + j] = other[partner[i] * kinds + j]
 
 
-@nested
+@inner
 def _lerp_rows(own: Any, other: Any, partner: Any, rows: int, columns: int, lam: float) -> None:
     """own ← other[partner] + lam · (own - other[partner]), as torch.lerp rounds it."""
     number = own.dtype.type
@@ -89,7 +91,7 @@ def _lerp_rows(own: Any, other: Any, partner: Any, rows: int, columns: int, lam:
             own[i * columns + j] = a + weight * (b - a) if near else b - (b - a) * rest
 
 
-@nested
+@inner
 def _hide(program: Any, buffers: Any, p: float, numeric_key: Any, categorical_key: Any, step: int, rows: int) -> None:
     numbers, kinds = rows * program.sizes[NUM_NUMERIC], rows * program.sizes[NUM_CATEGORICAL]
     mask = buffers.masks  # no layer has drawn its own mask yet
@@ -101,25 +103,25 @@ def _hide(program: Any, buffers: Any, p: float, numeric_key: Any, categorical_ke
         buffers.categorical[i] = buffers.categorical[i] if mask[i] > 0 else 0
 
 
-@nested
-def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any, scratch: Any) -> None:
-    """Fill the input value x: encoded numbers, the other numeric columns, waves, the vectors of the categories."""
+@inner
+def encode(program: Any, state: Any, buffers: Any, numeric: Any, categorical: Any, x: Any) -> None:
+    """Fill the input value x: encoded numbers, the other numeric columns, waves, the vectors of the categories.
+
+    Encoded numbers that only the stem reads are no columns of x; where they lie is noted in the buffers.
+    """
     rows = x.shape[0]
     continuous, columns, bins = program.sizes[NUM_CONTINUOUS], program.sizes[NUM_NUMERIC], program.start.shape[1]
+    at = 0
+    if program.sizes[NUM_PIECES] > 0:
+        find_pieces(numeric, columns, rows, program.start, program.slope, buffers.pieces, buffers.shares)
+    elif bins > 0:
+        _spell_out(program, numeric, x)
+        at = continuous * bins
+    skipped = continuous if bins > 0 else 0
     for i in range(rows):
-        at = 0
-        if bins > 0:
-            for d in range(continuous):
-                z = numeric[i * columns + d]
-                for t in range(bins):
-                    v = (z - program.start[d, t]) * program.slope[d, t]
-                    v = select(v < program.low[d, t], program.low[d, t], v)
-                    x[i, d * bins + t] = select(v > program.high[d, t], program.high[d, t], v)
-            at = continuous * bins
-        skipped = continuous if bins > 0 else 0
         for d in range(skipped, columns):
             x[i, at + d - skipped] = numeric[i * columns + d]
-    add_waves(program, state.weights, numeric, x, scratch)
+    add_waves(program, state.weights, numeric, x, buffers.scratch)
     for c in range(program.tables.shape[0]):
         start, width, column = program.tables[c, 0], program.tables[c, 2], program.tables[c, 3]
         for i in range(rows):
@@ -128,7 +130,20 @@ def encode(program: Any, state: Any, numeric: Any, categorical: Any, x: Any, scr
                 x[i, column + j] = state.weights[row + j]
 
 
-@nested
+@inner
+def _spell_out(program: Any, numeric: Any, x: Any) -> None:
+    """The first columns of x are the encoded numbers."""
+    features, bins = program.start.shape
+    for i in range(x.shape[0]):
+        for d in range(features):
+            z = numeric[i * program.sizes[NUM_NUMERIC] + d]
+            for t in range(bins):
+                v = (z - program.start[d, t]) * program.slope[d, t]
+                v = select(v < program.low[d, t], program.low[d, t], v)
+                x[i, d * bins + t] = select(v > program.high[d, t], program.high[d, t], v)
+
+
+@inner
 def encode_backward(program: Any, state: Any, numeric: Any, categorical: Any, gx: Any, scratch: Any) -> None:
     """Add the gradient of the input value to those of the waves and of the categories' vectors."""
     waves_backward(program, state, numeric, gx, scratch)

@@ -28,7 +28,8 @@ class CompiledEngine(Engine):
     Args:
         threads: Cores to use; None for as many as torch does.
         matmul: "float32", or "bfloat16" for products of half-precision factors, summed in float32: faster on CPUs that
-            have them, at the price of the rounding. It takes effect on float32 plans only.
+            have them, at the price of the rounding. It takes effect on float32 plans only. None for what torch may
+            do: bfloat16 after `torch.set_float32_matmul_precision("medium")`, where the CPU has it.
 
     Raises:
         ConfigError: If the CPU has no products of bfloat16 factors.
@@ -37,7 +38,8 @@ class CompiledEngine(Engine):
     name = "compiled"
     ends_epochs = True
 
-    def __init__(self, threads: int | None = None, *, matmul: str = "float32") -> None:
+    def __init__(self, threads: int | None = None, *, matmul: str | None = None) -> None:
+        matmul = _allowed_matmul() if matmul is None else matmul
         check_choice("matmul", matmul, ("float32", "bfloat16"))
         if matmul == "bfloat16" and not HAS_BFLOAT16:
             raise ConfigError("This CPU multiplies no bfloat16 numbers (AVX512_BF16). Leave `matmul` at 'float32'.")
@@ -71,6 +73,11 @@ class CompiledEngine(Engine):
                 work.stopping.set()
         for worker in workers:
             worker.result()
+
+
+def _allowed_matmul() -> str:
+    """What torch's own switch allows for float32 products."""
+    return "bfloat16" if HAS_BFLOAT16 and torch.get_float32_matmul_precision() == "medium" else "float32"
 
 
 class _Queue:

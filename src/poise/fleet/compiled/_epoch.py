@@ -29,14 +29,16 @@ from poise.fleet.compiled._program import (
     SOURCE,
     SOURCE_COPIES,
     SOURCE_WIDTH,
+    STEM,
     TARGET,
     TASK,
     WIDTH,
 )
+from poise.fleet.compiled._stem import stem
 from poise.fleet.compiled._update import average, clear, update
 from poise.fleet.compiled._values import copy, operation, value
 from poise.kernels.cpu._columns import column_moments
-from poise.kernels.cpu._jit import entry, nested
+from poise.kernels.cpu._jit import entry, inner
 from poise.kernels.cpu._view import borrowed, matrix, part
 
 
@@ -67,7 +69,7 @@ def train_epoch(
         fetch(data, order, bounds[index + 1], bounds[min(index + 2, bounds.size - 1)])
         change(program, buffers, now, step + index, rows, outputs)
         x = value(buffers.values, program, zero, rows, program.sizes[IN_WIDTH])
-        encode(program, state, buffers.numeric, buffers.categorical, x, buffers.scratch)
+        encode(program, state, buffers, buffers.numeric, buffers.categorical, x)
         forward(program, state, buffers, now, step + index, rows, zero, num_ops, training)
         clear(program, state.grad)
         out = value(buffers.values, program, program.sizes[OUT_OFFSET], rows * members, outputs)
@@ -134,7 +136,7 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
         first, stored = last, last
 
 
-@nested
+@inner
 def _next_barrier(program: Any, first: int) -> Any:
     """The next operation that normalizes over the batch, or the end."""
     for index in range(first, program.ops.shape[0]):
@@ -143,22 +145,24 @@ def _next_barrier(program: Any, first: int) -> Any:
     return program.ops.shape[0]
 
 
-@nested
+@inner
 def _store(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> Any:
     """Run the operation before the barrier and keep its value in the store."""
     zero, op = np.int64(0), operation(program, barrier - 1)
     width, copies = program.ops[barrier][WIDTH], program.ops[barrier][SOURCE_COPIES]
     kept = matrix(buffers.store, start * copies * width, rows * copies, width)
+    x = value(buffers.values, program, op[SOURCE], rows * op[SOURCE_COPIES], op[SOURCE_WIDTH])
     if op[CODE] == LINEAR:
-        x = value(buffers.values, program, op[SOURCE], rows * copies, op[SOURCE_WIDTH])
         linear(op, state, buffers, x, kept)
+    elif op[CODE] == STEM:
+        stem(op, program, state, buffers, x, kept)
     else:
         forward(program, state, buffers, strengths, zero, rows, barrier - 1, barrier, zero)
         copy(value(buffers.values, program, op[TARGET], rows * copies, width), kept)
     return kept
 
 
-@nested
+@inner
 def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int, start: int, rows: int) -> int:
     """Go on from the store; returns the next operation."""
     zero, op = np.int64(0), operation(program, barrier)
@@ -172,16 +176,16 @@ def _resume(program: Any, state: Any, buffers: Any, strengths: Any, barrier: int
     return barrier + 1
 
 
-@nested
+@inner
 def _encode_rows(program: Any, data: Any, state: Any, buffers: Any, start: int, rows: int) -> None:
     x = value(buffers.values, program, np.int64(0), rows, program.sizes[IN_WIDTH])
     columns, kinds = data.numeric.shape[1], data.categorical.shape[1]
     numeric = part(data.numeric, start * columns, rows * columns)
     categorical = part(data.categorical, start * kinds, rows * kinds)
-    encode(program, state, numeric, categorical, x, buffers.scratch)
+    encode(program, state, buffers, numeric, categorical, x)
 
 
-@nested
+@inner
 def _merge_moments(x: Any, count: int, mean: Any, squares: Any, rows: Any) -> None:
     """Merge the moments of x's columns into those of `count` rows before (Chan et al. 1979), in float64."""
     number, width = x.shape

@@ -14,7 +14,6 @@ from poise.fleet.compiled._program import (
     ADD,
     ALPHA,
     ALPHA_DROPOUT,
-    BIAS,
     CHAIN,
     CODE,
     COPIES,
@@ -34,16 +33,19 @@ from poise.fleet.compiled._program import (
     SOURCE,
     SOURCE_COPIES,
     SOURCE_WIDTH,
+    STEM,
     STREAM,
     STRENGTH,
     TARGET,
     WEIGHT,
     WIDTH,
 )
+from poise.fleet.compiled._stem import stem
 from poise.fleet.compiled._values import (
     NORM_ALONE,
     NORM_RELU,
     NORM_RELU_DROPOUT,
+    add_bias,
     affine_of,
     copy,
     drops,
@@ -62,7 +64,7 @@ from poise.kernels.cpu._columns import (
     affine_relu_dropout_columns,
     column_moments,
 )
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._matmul import matmul_transposed
 from poise.kernels.cpu._norm import layer_norm, rsqrt, slope_and_shift
 from poise.kernels.cpu._philox import add_normal, keep_mask
@@ -74,7 +76,7 @@ _SATURATED = -1.7580993408473766
 _FEW = 4
 
 
-@nested
+@inner
 def forward(
     program: Any, state: Any, buffers: Any, strengths: Any, step: int, rows: int, first: int, last: int, training: int
 ) -> None:
@@ -86,6 +88,8 @@ def forward(
         y = value(buffers.values, program, op[TARGET], rows * op[COPIES], op[WIDTH])
         if code == LINEAR:
             linear(op, state, buffers, x, y)
+        elif code == STEM:
+            stem(op, program, state, buffers, x, y)
         elif code == CHAIN:
             chain(op, program, state, buffers, x, y, strengths, step, training)
         elif code == NOISE:
@@ -114,7 +118,7 @@ def forward(
                     y[r, j] = x[r, j] + other[r, j]
 
 
-@nested
+@inner
 def linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
     """y = x Wᵀ + b."""
     rows, depth, width = x.shape[0], x.shape[1], y.shape[1]
@@ -123,14 +127,10 @@ def linear(op: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
         matmul_transposed(flat_x, part(state.weights, op[WEIGHT], width * depth), flat_y, rows, width, depth)
     else:
         forward_product(buffers, flat_x, state.weights, op[WEIGHT], flat_y, rows, width, depth)
-    if op[BIAS] >= 0:
-        bias = part(state.weights, op[BIAS], width)
-        for r in range(rows):
-            for j in range(width):
-                y[r, j] += bias[j]
+    add_bias(op, state, y)
 
 
-@nested
+@inner
 def chain(
     op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, strengths: Any, step: int, training: int
 ) -> None:
@@ -156,7 +156,7 @@ def chain(
             values[i] *= mask[i]
 
 
-@nested
+@inner
 def _scale_features(op: Any, program: Any, state: Any, x: Any, y: Any) -> None:
     weight, number = part(state.weights, op[ALPHA], op[WIDTH]), x.dtype.type
     one, rate = number(1), number(program.constants[op[RATE]])
@@ -165,12 +165,12 @@ def _scale_features(op: Any, program: Any, state: Any, x: Any, y: Any) -> None:
             y[r, j] = x[r, j] * (one + rate * weight[j])
 
 
-@nested
+@inner
 def _alpha_scale(p: float) -> Any:
     return 1.0 / np.sqrt((1.0 - p) + _SATURATED * _SATURATED * (1.0 - p) * p)
 
 
-@nested
+@inner
 def _alpha_drop(y: Any, mask: Any, p: float) -> None:
     """y ← a · (y · m + α' · (1 - m)) - a p α'; the mask becomes a · m, its derivative."""
     number = y.dtype.type
@@ -182,7 +182,7 @@ def _alpha_drop(y: Any, mask: Any, p: float) -> None:
         mask[i] = a if kept else number(0)
 
 
-@nested
+@inner
 def _normalize(
     op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any, mask: Any, fusion: int, training: int
 ) -> None:
@@ -210,7 +210,7 @@ def _normalize(
         _scale(x, y, np.int64(0), rows, slope, shift, mask, fusion)
 
 
-@nested
+@inner
 def _scale(x: Any, y: Any, first: int, last: int, slope: Any, shift: Any, mask: Any, fusion: int) -> None:
     if fusion == NORM_ALONE:
         affine_columns(x, y, first, last, slope, shift, mask)

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from poise.fleet.compiled._program import BINARY, MULTICLASS
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._math import exp, log, sigmoid
 from poise.kernels.cpu._vector import select
 from poise.kernels.cpu._view import flat
 
 
-@nested
+@inner
 def loss_gradient(
     task: int, outputs: Any, targets: Any, weight: Any, smoothing: float, members: int, grad: Any
 ) -> None:
@@ -37,7 +37,7 @@ def loss_gradient(
             grad[i, 0] = w * number(2) * (outputs[i, 0] - targets[row])
 
 
-@nested
+@inner
 def _multiclass_gradient(
     outputs: Any, targets: Any, weight: Any, keep: Any, neutral: Any, members: int, grad: Any
 ) -> None:
@@ -61,7 +61,7 @@ def _multiclass_gradient(
             grad[i, k] = w * (grad[i, k] / total * mass - t)
 
 
-@nested
+@inner
 def _exponentiate(z: Any) -> None:
     """z ← exp(z), all rows as one vector: those of few classes would leave most lanes empty."""
     values = flat(z)
@@ -69,7 +69,7 @@ def _exponentiate(z: Any) -> None:
         values[i] = exp(values[i])
 
 
-@nested
+@inner
 def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
     """Add to sums the weighted losses and the weighted hits (or squared residuals) of rows first, first + 1, … .
 
@@ -87,7 +87,7 @@ def add_scores(task: int, outputs: Any, targets: Any, weight: Any, first: int, s
             sums[1] += squared
 
 
-@nested
+@inner
 def _add_multiclass(outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
     rows, width = outputs.shape
     for i in range(rows):
@@ -110,7 +110,7 @@ def _add_multiclass(outputs: Any, targets: Any, weight: Any, first: int, sums: A
         sums[0] += np.float64(weight[first + i]) * mass * log(total)
 
 
-@nested
+@inner
 def _add_binary(outputs: Any, targets: Any, weight: Any, first: int, sums: Any) -> None:
     loss, hits = 0.0, 0.0
     for i in range(outputs.shape[0]):

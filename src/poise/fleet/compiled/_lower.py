@@ -104,6 +104,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
         (codes.TASK, _TASKS[plan.task.kind]),
         (codes.MOMENTS_SIZE, net.moments_size),
         (codes.NUM_MEMBERS, members),
+        (codes.NUM_PIECES, net.num_pieces),
     ):
         sizes[index] = size
     optimizer = plan.recipe.optimizer
@@ -123,7 +124,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
         high=high,
         optimizer=np.array([optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.bias_lr]),
     )
-    buffer_sizes = _buffer_sizes(program, net.total_width, net.widest, net.num_norms)
+    buffer_sizes = _buffer_sizes(program, net.total_width, net.widest, net.num_norms, net.stem_size)
     return Lowered(program, strengths, buffer_sizes, net.store_width * members)
 
 
@@ -191,7 +192,7 @@ def _bins(network: TabularNetwork, dtype: Any) -> list[NDArray[Any]]:
     return [np.ascontiguousarray(one.numpy().astype(dtype)) for one in found]
 
 
-def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: int) -> dict[str, int]:
+def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: int, stem: int) -> dict[str, int]:
     sizes = program.sizes
     capacity, kinds, numeric = (int(sizes[i]) for i in (codes.CAPACITY, codes.NUM_CATEGORICAL, codes.NUM_NUMERIC))
     largest = int((program.params[:, 1] * program.params[:, 2]).max())
@@ -205,6 +206,8 @@ def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: in
         "transposed": largest + widest,
         "rows": 4 * widest,
         "pairs": max(capacity, widest) * (widest + 2),
+        "shares": capacity * int(sizes[codes.NUM_CONTINUOUS]),
+        "stem": stem,
         "scratch": max(_TILE, capacity * widest, 4 * widest, capacity * waves),
         "bits": 2 * capacity * max(widest, kinds, 1) + 8,
         "cells": cells,

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from poise.fleet.compiled._program import BIAS, BINARY, COPIES, MULTICLASS, WEIGHT, WIDTH
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._view import matrix, part
 
 
-@nested
+@inner
 def adapt(op: Any, state: Any, x: Any, y: Any) -> None:
     """y_bk = r_k ∘ x_b."""
     members, width = op[COPIES], op[WIDTH]
@@ -23,7 +23,7 @@ def adapt(op: Any, state: Any, x: Any, y: Any) -> None:
                 y[b * members + k, j] = x[b, j] * weight[k, j]
 
 
-@nested
+@inner
 def adapt_backward(op: Any, state: Any, x: Any, g: Any, gx: Any) -> None:
     """gx ← the gradient of x; adds to that of r."""
     members, width = op[COPIES], op[WIDTH]
@@ -41,7 +41,7 @@ def adapt_backward(op: Any, state: Any, x: Any, g: Any, gx: Any) -> None:
                 gx[b, j] += own * weight[k, j]
 
 
-@nested
+@inner
 def heads(op: Any, state: Any, x: Any, y: Any) -> None:
     """y_bk = W_k x_bk + b_k; few outputs, so sums run along the inputs."""
     members, width, depth = op[COPIES], op[WIDTH], x.shape[1]
@@ -54,7 +54,7 @@ def heads(op: Any, state: Any, x: Any, y: Any) -> None:
             y[r, c] = total + state.weights[op[BIAS] + k * width + c]
 
 
-@nested
+@inner
 def heads_backward(op: Any, state: Any, x: Any, g: Any, gx: Any) -> None:
     """gx ← the gradient of x; writes that of W, adds to that of b."""
     members, width, depth = op[COPIES], op[WIDTH], x.shape[1]
@@ -74,7 +74,7 @@ def heads_backward(op: Any, state: Any, x: Any, g: Any, gx: Any) -> None:
             state.grad[op[BIAS] + k * width + c] += own
 
 
-@nested
+@inner
 def average_members(task: int, outputs: Any, members: int) -> Any:
     """Outputs (B · K, C) become, in place, outputs (B, C) of the mean prediction, which are returned."""
     rows, width = outputs.shape[0] // members, outputs.shape[1]
@@ -93,12 +93,12 @@ def average_members(task: int, outputs: Any, members: int) -> Any:
     return mean
 
 
-@nested
+@inner
 def _log_sigmoid(z: float) -> Any:
     return min(z, 0.0) - math.log1p(math.exp(-abs(z)))
 
 
-@nested
+@inner
 def _log_sum(z: Any, members: int, sign: float) -> Any:
     """log Σ_k sigmoid(± z_k); a value that is not a number stays one."""
     top = _log_sigmoid(sign * np.float64(z[0, 0]))
@@ -110,7 +110,7 @@ def _log_sum(z: Any, members: int, sign: float) -> Any:
     return top + math.log(total)
 
 
-@nested
+@inner
 def _log_mean_softmax(z: Any, mean: Any) -> None:
     """mean ← log of the mean over rows of softmax(z); z becomes its log softmax."""
     members, width = z.shape

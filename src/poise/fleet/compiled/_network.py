@@ -31,16 +31,19 @@ from poise.fleet.compiled._program import (
     NOISE,
     NORM,
     OTHER,
+    PIECES,
     RATE,
     RUNNING,
     SCALE,
     SOURCE_GRAD,
     SOURCE_WIDTH,
+    STEM,
     STREAM,
     STRENGTH,
     WEIGHT,
     WIDTH,
 )
+from poise.fleet.compiled._stem import stem_size
 from poise.fleet.compiled._strengths import StrengthTable
 from poise.fleet.compiled._unsupported import Unsupported
 from poise.kernels.cpu._activation import CODES
@@ -85,6 +88,14 @@ class LoweredNetwork:
     num_norms: int
     moments_size: int
     store_width: int
+    num_pieces: int
+    stem_size: int
+
+
+def _is_read_by_linear(mlp: MLP) -> bool:
+    """Whether a linear layer is the first that reads the inputs, or scales of the inputs that are part of it."""
+    layers = (one for one in mlp.modules() if type(one) not in (MLP, nn.Sequential, FeatureScale))
+    return type(next(layers)) is Linear
 
 
 def lower_network(built: BuiltNetwork, strengths: StrengthTable, streams: list[int], capacity: int) -> LoweredNetwork:
@@ -106,6 +117,8 @@ class _Lowering:
     num_norms: int = 0
     moments_size: int = 0
     store_width: int = 0
+    num_pieces: int = 0
+    stem_size: int = 0
 
     def __post_init__(self) -> None:
         network = self.built.network
@@ -146,18 +159,19 @@ class _Lowering:
         width = first_linear.in_features
         embedded, waving = (0 if part is None else part.out_features for part in (network.categories, network.periodic))
         learned = width - embedded - waving  # the first column whose gradient is needed
-        x = self.code.new(width, first=learned)
+        bins = 1 if network.numbers is None else network.numbers.start.shape[1]
+        self.num_pieces = bins * network.num_continuous if network.numbers and _is_read_by_linear(network.mlp) else 0
+        x = self.code.new(width - self.num_pieces, first=learned - self.num_pieces)
         out = self._layer(network.mlp, x)
         self.code.place_gradients()
-        bins = 1 if network.numbers is None else network.numbers.start.shape[1]
         num_numeric = learned - network.num_continuous * (bins - 1)
         return LoweredNetwork(
             ops=np.array(self.code.ops, dtype=np.int64),
             constants=self.code.constants or [0.0],
-            tables=self._tables(width - embedded),
-            waves=self._waves(learned),
+            tables=self._tables(x.width - embedded),
+            waves=self._waves(x.first),
             num_numeric=num_numeric,
-            in_width=width,
+            in_width=x.width,
             in_grad=self.code.ops[0][SOURCE_GRAD],
             out_offset=out.offset,
             total_width=self.code.total_width,
@@ -165,6 +179,8 @@ class _Lowering:
             num_norms=self.num_norms,
             moments_size=self.moments_size,
             store_width=self.store_width,
+            num_pieces=self.num_pieces,
+            stem_size=self.stem_size,
         )
 
     def _tables(self, column: int) -> list[tuple[int, ...]]:
@@ -206,9 +222,16 @@ class _Lowering:
         return y
 
     def _linear(self, layer: Linear, x: Value) -> Value:
-        y = self.code.add(LINEAR, x, self.code.new(layer.out_features))
-        self.code.ops[-1][WEIGHT] = self.offsets[id(layer.weight)]
-        self.code.ops[-1][BIAS] = -1 if layer.bias is None else self.offsets[id(layer.bias)]
+        scale, x = self.code.take_scale(x)
+        pieces = layer.in_features - x.width
+        stem = pieces > 0 or scale is not None
+        y, op = self.code.add(STEM if stem else LINEAR, x, self.code.new(layer.out_features)), self.code.ops[-1]
+        if stem:
+            op[PIECES], self.stem_size = pieces, stem_size(layer.in_features, layer.out_features)
+        if scale is not None:
+            op[ALPHA], op[RATE] = scale[ALPHA], scale[RATE]
+        op[WEIGHT] = self.offsets[id(layer.weight)]
+        op[BIAS] = -1 if layer.bias is None else self.offsets[id(layer.bias)]
         return y
 
     def _chain(self, x: Value) -> Value:

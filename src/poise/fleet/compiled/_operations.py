@@ -22,6 +22,7 @@ from poise.fleet.compiled._program import (
     NOISE,
     NORM,
     NUM_COLUMNS,
+    PIECES,
     RATE,
     SCALE,
     SOURCE,
@@ -66,7 +67,7 @@ class Operations:
     def new(self, width: int, first: int = 0) -> Value:
         """Room for a value."""
         value = Value(self.total_width, width, first, self.copies)
-        self.total_width += width
+        self.total_width += max(1, width)  # values without columns lie apart, too
         return value
 
     def add(self, code: int, x: Value, y: Value) -> Value:
@@ -75,7 +76,7 @@ class Operations:
         op[CODE], op[SOURCE], op[TARGET], op[SOURCE_WIDTH], op[WIDTH] = code, x.offset, y.offset, x.width, y.width
         op[NORM], op[ACTIVATION], op[DROP] = NO_NORM, CODES["identity"], NO_DROP
         op[ACCUMULATE], op[FIRST], op[GHOST_SIZE], op[MOMENTS], op[EPS] = 0, x.first, 0, 0, 0
-        op[STRENGTH], op[STREAM], op[RATE] = 0, 0, 0
+        op[STRENGTH], op[STREAM], op[RATE], op[PIECES] = 0, 0, 0, 0
         op[SOURCE_GRAD], op[TARGET_GRAD] = x.offset, y.offset
         op[SOURCE_COPIES], op[COPIES] = x.copies, y.copies
         self.ops.append(op)
@@ -90,6 +91,15 @@ class Operations:
         """The last operation, if it is a chain that ends in x and has not dropped yet."""
         op = self.ops[-1] if self.ops else None
         return op if op and op[CODE] == CHAIN and op[TARGET] == x.offset and op[DROP] == NO_DROP else None
+
+    def take_scale(self, x: Value) -> tuple[list[int] | None, Value]:
+        """The last operation, taken away, if it scales what becomes x, and its source; None and x otherwise."""
+        op = self.ops[-1] if self.ops else None
+        if op is None or op[CODE] != SCALE or op[TARGET] != x.offset:
+            return None, x
+        self.ops.pop()
+        self.total_width = x.offset
+        return op, Value(op[SOURCE], op[SOURCE_WIDTH], op[FIRST], op[SOURCE_COPIES])
 
     def place_gradients(self) -> None:
         """Backward runs from the end: the last reader of a value writes its gradient, those before it add to it.

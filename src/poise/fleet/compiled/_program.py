@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 # What a row of `Program.ops` does, in column CODE.
-LINEAR, CHAIN, NOISE, DROP_PATH, ADD, SCALE, ADAPT, HEADS = range(8)
+LINEAR, CHAIN, NOISE, DROP_PATH, ADD, SCALE, ADAPT, HEADS, STEM = range(9)
 # Its columns. Offsets of values are in columns of the batch, those of parameters in numbers; -1 where there is none.
 (
     CODE,
@@ -39,8 +39,9 @@ LINEAR, CHAIN, NOISE, DROP_PATH, ADD, SCALE, ADAPT, HEADS = range(8)
     RATE,  # of it, an index in `Program.constants`
     SOURCE_COPIES,  # rows of the source for each row of the batch: 1, or the number of members
     COPIES,  # of the target
+    PIECES,  # STEM: columns of the weight before those of the source, for numbers whose encoding is not written down
     NUM_COLUMNS,
-) = range(26)
+) = range(27)
 NO_NORM, BATCH_NORM, LAYER_NORM = range(3)
 NUM_WAVES = 7  # columns of `Program.waves`
 NO_DROP, DROPOUT, ALPHA_DROPOUT = range(3)
@@ -105,8 +106,9 @@ class Program(NamedTuple):
     TOTAL_WIDTH,
     WIDEST,
     NUM_MEMBERS,
+    NUM_PIECES,  # columns of the encoding that the input value lacks, see STEM
     NUM_SIZES,
-) = range(14)
+) = range(15)
 
 
 class Rows(NamedTuple):
@@ -133,6 +135,7 @@ class Buffers(NamedTuple):
     """Memory for one training at a time; nothing is kept in it from one epoch to the next.
 
     `left` and `right` hold the factors of a product as pairs of bfloat16 numbers; the type uint32 asks for that.
+    `pieces` and `shares` say where each number lies among its bins, `stem` is the memory of `_stem.py`.
     """
 
     values: Any
@@ -155,3 +158,6 @@ class Buffers(NamedTuple):
     weight: Any
     other_weight: Any
     order: Any
+    pieces: Any
+    shares: Any
+    stem: Any

@@ -29,7 +29,7 @@ class Memory:
         """Buffers for a training whose scores are of up to `num_rows` rows."""
         sizes = lowered.buffer_sizes
         cells, rows = sizes["cells"], sizes["capacity"]
-        plain = ("values", "grads", "masks", "moments", "transposed", "scratch", "rows")
+        plain = ("values", "grads", "masks", "moments", "transposed", "scratch", "rows", "shares", "stem")
         return Buffers(
             **{name: self._array(name, sizes[name], dtype) for name in plain},
             left=self._array("left", sizes["pairs"] if bfloat16 else 1, np.uint32 if bfloat16 else dtype),
@@ -45,6 +45,7 @@ class Memory:
             weight=self._array("weight", rows, dtype),
             other_weight=self._array("other_weight", rows, dtype),
             order=self._array("order", rows, np.int64),
+            pieces=self._array("pieces", sizes["shares"], np.int64),
         )
 
     def _array(self, name: str, size: int, dtype: Any) -> NDArray[Any]:

@@ -16,13 +16,13 @@ from poise.fleet.compiled._program import (
     MAX_NORM,
     WEIGHT_DECAY,
 )
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._view import matrix, part
 
 KERNEL, BIAS, NORM, EMBEDDING, SCALE = range(5)
 
 
-@nested
+@inner
 def update(program: Any, state: Any, strengths: Any, step: int, scratch: Any) -> None:
     """One optimizer step with all that the recipe does round it; `step` counts from 0."""
     lr = strengths[LEARNING_RATE]
@@ -49,18 +49,18 @@ def update(program: Any, state: Any, strengths: Any, step: int, scratch: Any) ->
             _project(program, state.weights, strength)
 
 
-@nested
+@inner
 def _parameter(program: Any, index: int) -> Any:
     """Offset, rows, columns and role of a parameter."""
     return part(program.params, index * 4, 4)
 
 
-@nested
+@inner
 def _part(vector: Any, param: Any) -> Any:
     return part(vector, param[0], param[1] * param[2])
 
 
-@nested
+@inner
 def clear(program: Any, grad: Any) -> None:
     """Zero the gradients that are added up; those of kernels are written as a whole."""
     for index in range(program.params.shape[0]):
@@ -71,7 +71,7 @@ def clear(program: Any, grad: Any) -> None:
                 g[i] = 0
 
 
-@nested
+@inner
 def _add_l2(program: Any, state: Any, strength: float) -> None:
     for index in range(program.params.shape[0]):
         param = _parameter(program, index)
@@ -82,7 +82,7 @@ def _add_l2(program: Any, state: Any, strength: float) -> None:
                 g[i] += factor * w[i]
 
 
-@nested
+@inner
 def _norm_of(w: Any) -> Any:
     total = w.dtype.type(0)
     for i in range(w.size):
@@ -90,7 +90,7 @@ def _norm_of(w: Any) -> Any:
     return np.sqrt(np.float64(total))
 
 
-@nested
+@inner
 def _clip(program: Any, grad: Any, bound: float) -> None:
     total = 0.0
     for index in range(program.params.shape[0]):
@@ -104,7 +104,7 @@ def _clip(program: Any, grad: Any, bound: float) -> None:
         grad[i] *= factor
 
 
-@nested
+@inner
 def _adam(program: Any, state: Any, lr: float, step: int, kept: float, decaying: int) -> None:
     """Adam's step; the weights of `decaying` roles are multiplied by `kept` before it, in the same pass."""
     beta1, beta2, eps, bias_lr = program.optimizer
@@ -124,7 +124,7 @@ def _adam(program: Any, state: Any, lr: float, step: int, kept: float, decaying:
             w[i] = w[i] * factor - rate * m[i] / (np.sqrt(v[i]) / correction + eps_)
 
 
-@nested
+@inner
 def _shrink(program: Any, weights: Any, threshold: float) -> None:
     for index in range(program.params.shape[0]):
         param = _parameter(program, index)
@@ -137,7 +137,7 @@ def _shrink(program: Any, weights: Any, threshold: float) -> None:
                 w[i] = zero if size <= zero else (size if w[i] > zero else -size)
 
 
-@nested
+@inner
 def _shrink_groups(program: Any, weights: Any, threshold: float, scratch: Any) -> None:
     """Groups are the columns of a kernel: the weights that leave one input."""
     for index in range(program.params.shape[0]):
@@ -159,7 +159,7 @@ def _shrink_groups(program: Any, weights: Any, threshold: float, scratch: Any) -
                     w[r, j] *= squares[j]
 
 
-@nested
+@inner
 def _project(program: Any, weights: Any, bound: float) -> None:
     """The weights that enter each unit, a row of a kernel, get a norm of at most `bound`."""
     for index in range(program.params.shape[0]):
@@ -174,7 +174,7 @@ def _project(program: Any, weights: Any, bound: float) -> None:
                         w[r, j] *= factor
 
 
-@nested
+@inner
 def average(state: Any, rate: float) -> None:
     """average ← average + rate · (weights - average), as torch.lerp rounds it."""
     number = state.weights.dtype.type

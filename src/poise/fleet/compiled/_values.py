@@ -23,31 +23,31 @@ from poise.fleet.compiled._program import (
     WIDTH,
 )
 from poise.kernels.cpu._activation import RELU
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._view import flat, matrix, part
 
 # What `fusion_of` finds.
 NORM_ALONE, NORM_RELU, NORM_RELU_DROPOUT = range(3)
 
 
-@nested
+@inner
 def operation(program: Any, index: int) -> Any:
     """Row `index` of the program."""
     return part(program.ops, index * NUM_COLUMNS, NUM_COLUMNS)
 
 
-@nested
+@inner
 def value(buffer: Any, program: Any, offset: int, rows: int, width: int) -> Any:
     """The value at `offset` as a matrix (rows, width)."""
     return matrix(buffer, offset * program.sizes[CAPACITY], rows, width)
 
 
-@nested
+@inner
 def flat_value(buffer: Any, program: Any, offset: int, count: int) -> Any:
     return part(buffer, offset * program.sizes[CAPACITY], count)
 
 
-@nested
+@inner
 def affine_of(op: Any, weights: Any, scratch: Any) -> Any:
     """Weight and bias of a normalization, or ones and zeros."""
     width = op[WIDTH]
@@ -59,7 +59,7 @@ def affine_of(op: Any, weights: Any, scratch: Any) -> Any:
     return ones, zeros
 
 
-@nested
+@inner
 def affine_grads_of(op: Any, grad: Any, scratch: Any) -> Any:
     """Where the gradients of weight and bias go, or memory that nothing reads."""
     width = op[WIDTH]
@@ -68,7 +68,7 @@ def affine_grads_of(op: Any, grad: Any, scratch: Any) -> Any:
     return part(scratch, 2 * width, width), part(scratch, 3 * width, width)
 
 
-@nested
+@inner
 def moments_of(op: Any, program: Any, buffers: Any) -> Any:
     """Where mean and rstd are kept from forward to backward."""
     size = program.sizes[MOMENTS_SIZE]
@@ -76,13 +76,13 @@ def moments_of(op: Any, program: Any, buffers: Any) -> Any:
     return part(buffers.moments, start, size), part(buffers.moments, start + size, size)
 
 
-@nested
+@inner
 def drops(op: Any, strengths: Any) -> Any:
     """Whether a chain drops anything in training."""
     return op[DROP] != NO_DROP and strengths[op[STRENGTH]] > 0
 
 
-@nested
+@inner
 def fusion_of(op: Any, dropping: bool) -> int:
     """How much of a chain is done in one pass over its columns."""
     if op[NORM] != BATCH_NORM or op[ACTIVATION] != RELU or op[ALPHA] >= 0:
@@ -90,7 +90,7 @@ def fusion_of(op: Any, dropping: bool) -> int:
     return NORM_RELU_DROPOUT if dropping and op[DROP] == DROPOUT else NORM_RELU
 
 
-@nested
+@inner
 def num_ghosts(op: Any, rows: int) -> int:
     """Into how many ghost batches `BatchNorm` deals the rows."""
     number = max(1, rows // op[GHOST_SIZE]) if op[GHOST_SIZE] > 0 else 1
@@ -98,7 +98,7 @@ def num_ghosts(op: Any, rows: int) -> int:
     return max(1, min(number, rows // 2))
 
 
-@nested
+@inner
 def ghost_bounds(rows: int, ghosts: int, index: int) -> Any:
     """First row and end of ghost `index`; the first ones are a row longer where the division leaves a rest."""
     size, rest = rows // ghosts, rows % ghosts
@@ -106,7 +106,17 @@ def ghost_bounds(rows: int, ghosts: int, index: int) -> Any:
     return first, first + size + (1 if index < rest else 0)
 
 
-@nested
+@inner
+def add_bias(op: Any, state: Any, y: Any) -> None:
+    """Add the bias of a linear operation, if it has one, to each row."""
+    if op[BIAS] >= 0:
+        bias = part(state.weights, op[BIAS], y.shape[1])
+        for r in range(y.shape[0]):
+            for j in range(y.shape[1]):
+                y[r, j] += bias[j]
+
+
+@inner
 def copy(source: Any, target: Any) -> None:
     """target ← source, flat or not. Numba's own assignment of matrices is nine times slower."""
     values, into = flat(source), flat(target)

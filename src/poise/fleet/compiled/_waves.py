@@ -6,14 +6,14 @@ import math
 from typing import Any
 
 from poise.fleet.compiled._program import NUM_NUMERIC, NUM_WAVES
-from poise.kernels.cpu._jit import nested
+from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._math import cos_sin_of_turns
 from poise.kernels.cpu._view import part
 
 VECTORS = 3  # a number, a cosine and a sine for each row; as many again as a feature has outputs
 
 
-@nested
+@inner
 def add_waves(program: Any, weights: Any, numeric: Any, x: Any, scratch: Any) -> None:
     """Fill the columns of x that hold mixtures of waves of the flat numbers (B · D,)."""
     for index in range(program.waves.shape[0]):
@@ -22,7 +22,7 @@ def add_waves(program: Any, weights: Any, numeric: Any, x: Any, scratch: Any) ->
             _mix_feature(program, layer, weights, numeric, feature, x, scratch)
 
 
-@nested
+@inner
 def waves_backward(program: Any, state: Any, numeric: Any, gx: Any, scratch: Any) -> None:
     """Add the gradients of frequencies, weights and biases, given that of x."""
     for index in range(program.waves.shape[0]):
@@ -31,7 +31,7 @@ def waves_backward(program: Any, state: Any, numeric: Any, gx: Any, scratch: Any
             _feature_backward(program, layer, state, numeric, feature, gx, scratch)
 
 
-@nested
+@inner
 def _numbers(program: Any, numeric: Any, feature: int, rows: int, scratch: Any) -> Any:
     z, columns = part(scratch, 0, rows), program.sizes[NUM_NUMERIC]
     for i in range(rows):
@@ -39,14 +39,14 @@ def _numbers(program: Any, numeric: Any, feature: int, rows: int, scratch: Any) 
     return z
 
 
-@nested
+@inner
 def _draw_waves(frequency: Any, z: Any, cosine: Any, sine: Any) -> None:
     for i in range(z.size):
         c, s = cos_sin_of_turns(frequency * z[i])
         cosine[i], sine[i] = c, s
 
 
-@nested
+@inner
 def _mix_feature(program: Any, layer: Any, weights: Any, numeric: Any, feature: int, x: Any, scratch: Any) -> None:
     rows, count, width = x.shape[0], layer[1], layer[2]
     z = _numbers(program, numeric, feature, rows, scratch)
@@ -70,7 +70,7 @@ def _mix_feature(program: Any, layer: Any, weights: Any, numeric: Any, feature: 
             x[i, column + e] = out[i]
 
 
-@nested
+@inner
 def _feature_backward(program: Any, layer: Any, state: Any, numeric: Any, feature: int, gx: Any, scratch: Any) -> None:
     rows, count, width = gx.shape[0], layer[1], layer[2]
     z = _numbers(program, numeric, feature, rows, scratch)

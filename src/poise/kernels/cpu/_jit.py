@@ -18,6 +18,7 @@ from numba import config as _config
 from numba.extending import intrinsic
 
 from poise._errors import PoiseWarning
+from poise.kernels.cpu._linking import PART, WHOLE
 
 # Sums may be reordered, which vector units need. NaN and infinity keep their meaning: they mark a failed training.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -31,29 +32,29 @@ VECTOR_BYTES = 64 if HAS_AVX512 else 32
 
 def inner(function: Callable[..., Any]) -> Any:
     """A function that only machine code calls."""
-    return numba.njit(function, nogil=True, error_model="numpy", fastmath=_FAST)
-
-
-def nested(function: Callable[..., Any]) -> Any:
-    """`inner` without a form for Python, which for tuples of many arrays takes longer to compile than the function."""
-    alone: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return numba.njit(function, nogil=True, error_model="numpy", fastmath=_FAST, **alone)
+    return _part(function, fastmath=_FAST)
 
 
 def exact(function: Callable[..., Any]) -> Any:
     """`inner` for functions whose rounding is part of the method; only fused multiply-add is allowed."""
-    return numba.njit(function, nogil=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+    return _part(function, fastmath={"contract"}, forceinline=True)
 
 
 def rounded(function: Callable[..., Any]) -> Any:
     """`inner` for functions each of whose operations rounds by itself."""
     # Said aloud, since a function whose flags are not said takes those of its caller.
-    return numba.njit(function, nogil=True, error_model="numpy", fastmath=False, forceinline=True)
+    return _part(function, fastmath=False, forceinline=True)
+
+
+def _part(function: Callable[..., Any], **options: Any) -> Any:
+    # A form for Python takes longer to compile than the function, where arguments are tuples of many arrays.
+    alone = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "pipeline_class": PART}
+    return numba.njit(function, nogil=True, error_model="numpy", **alone, **options)
 
 
 def entry(function: Callable[..., Any]) -> Any:
     """A function that Python calls: compiled at its first use on a machine and kept on disk, without the GIL."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST}
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FAST, "pipeline_class": WHOLE}
     before = config.CACHE_DIR
     config.CACHE_DIR = str(_cache_folder(Path(inspect.getfile(function)).parent))
     try:

@@ -97,18 +97,21 @@ def matmul_transposed(a: Any, b: Any, c: Any, rows: int, columns: int, depth: in
 
 
 @inner
-def transpose(source: Any, source_start: int, target: Any, rows: int, columns: int) -> None:
-    """target[j, i] = source[i, j] for source (rows, columns) from `source_start`."""
+def transpose(
+    source: Any, source_start: int, source_row: int, target: Any, target_start: int, target_row: int, rows: int,
+    columns: int,
+) -> None:  # fmt: skip
+    """target[j, i] = source[i, j] for source (rows, columns); both begin at their start, with rows `*_row` apart."""
     lanes = VECTOR_BYTES // source.itemsize
     for i in range(0, rows, lanes):
         for j in range(0, columns, lanes):
+            start, end = source_start + i * source_row + j, target_start + j * target_row + i
             if i + lanes <= rows and j + lanes <= columns:
-                block = pointer(source, source_start + i * columns + j)
-                transpose_block(block, columns, pointer(target, j * rows + i), rows)
+                transpose_block(pointer(source, start), source_row, pointer(target, end), target_row)
             else:
-                for row in range(i, min(rows, i + lanes)):
-                    for column in range(j, min(columns, j + lanes)):
-                        target[column * rows + row] = source[source_start + row * columns + column]
+                for row in range(min(lanes, rows - i)):
+                    for column in range(min(lanes, columns - j)):
+                        target[end + column * target_row + row] = source[start + row * source_row + column]
 
 
 @inner

@@ -4,8 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from poise.kernels.cpu._activation import CODES, activate, activate_backward
+from poise.kernels.cpu import _activation
+from poise.kernels.cpu._activation import CODES
 from poise.nn import ACTIVATIONS
+
+from ._called import called
+
+activate, activate_backward = called(_activation.activate), called(_activation.activate_backward)
 
 DTYPES = (np.float32, np.float64)
 GUARD = 123.0

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
+import numpy as np
 import pytest
 
 import poise
 from poise.kernels.cpu import _jit, streams
+from poise.kernels.cpu._linking import WHOLE
 
 PACKAGE = Path(poise.__file__).parent
 IMPORT_ALL = """
@@ -93,6 +96,26 @@ def test_a_changed_callee_is_compiled_anew_and_an_unchanged_one_is_not(tmp_path)
     (modules / "low.py").write_text(MODULES["low.py"].replace("x + 1", "x + 2"))
     assert run(CALL, **paths) == ["False 3 True 0"]
     assert len(list((cache / "poise").iterdir())) == 2
+
+
+def test_a_whole_keeps_its_parts_to_itself():
+    """Otherwise, which copy of a function runs would depend on what was compiled or loaded before."""
+
+    @_jit.inner
+    def total(x):
+        found = 0.0
+        for value in x:
+            found += value * value
+        return found
+
+    def ratio(x, y):
+        return total(x) / total(y)
+
+    whole = numba.njit(ratio, pipeline_class=WHOLE)
+    assert whole(np.ones(4), np.ones(2)) == 2.0
+    (compiled,) = whole.overloads.values()
+    functions = [one for one in compiled.library._final_module.functions if not one.is_declaration]
+    assert all("ratio" in one.name for one in functions if one.linkage.name not in ("internal", "private"))
 
 
 @pytest.fixture

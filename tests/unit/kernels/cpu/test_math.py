@@ -9,6 +9,8 @@ from scipy import special, stats
 from poise.kernels.cpu import _math
 from poise.kernels.cpu._jit import inner
 
+from ._called import called
+
 TRUTH = {
     "exp": np.exp,
     "expm1": np.expm1,
@@ -27,6 +29,7 @@ SMALLEST = float(np.finfo(np.float32).smallest_normal)
 def mapped(function):
     """`function` on arrays, compiled as the kernels compile it."""
 
+    @called
     @inner
     def loop(x, y):
         for i in range(x.size):
@@ -145,6 +148,7 @@ def test_log_of_a_uniform_word():
 def test_cosine_and_sine_of_a_turn(index, expected):
     turn = _math.cos_sin_of_turn
 
+    @called
     @inner
     def loop(words, out):
         for i in range(words.size):
@@ -165,6 +169,7 @@ def test_cosine_and_sine_of_any_number_of_turns(index, expected, dtype, bound):
     turns = _math.cos_sin_of_turns
     x = TURNS.astype(dtype)
 
+    @called
     @inner
     def loop(x, out):
         for i in range(x.size):

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from poise.kernels.cpu._matmul import matmul, matmul_transposed, transpose
+from poise.kernels.cpu import _matmul
+
+from ._called import called
+
+matmul, matmul_transposed, transpose = (
+    called(one) for one in (_matmul.matmul, _matmul.matmul_transposed, _matmul.transpose)
+)
 
 DTYPES = (np.float32, np.float64)
 GUARD = -777.0
@@ -72,13 +78,14 @@ def test_products_with_the_second_matrix_transposed(dtype):
 def test_transposes_of_all_shapes(dtype):
     rng = np.random.default_rng(3)
     for rows, columns, start in shapes():
-        source = rng.normal(size=rows * columns + start).astype(dtype)
-        target = np.full(rows * columns + 20, GUARD, dtype)
-        transpose(source, start, target, rows, columns)
-        np.testing.assert_array_equal(
-            target[: rows * columns].reshape(columns, rows), source[start:].reshape(rows, columns).T
-        )
-        assert (target[rows * columns :] == GUARD).all()
+        matrix, wide, high = rng.normal(size=(rows, columns)).astype(dtype), columns + start % 3, rows + start % 2
+        source, target = place(matrix, start, wide, rng), np.full(columns * high + 20, GUARD, dtype)
+        transpose(source, start, wide, target, 5, high, rows, columns)
+        found = target[5 : 5 + columns * high].reshape(columns, high)
+        np.testing.assert_array_equal(found[:, :rows], matrix.T)
+        assert (found[:, rows:] == GUARD).all()
+        assert (target[:5] == GUARD).all()
+        assert (target[5 + columns * high :] == GUARD).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -5,22 +5,37 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from poise.kernels.cpu._columns import (
-    affine_columns,
-    affine_relu_columns,
-    affine_relu_dropout_columns,
-    batch_norm_backward,
-    batch_norm_relu_backward,
-    batch_norm_relu_dropout_backward,
-    column_moments,
+from poise.kernels.cpu import _columns, _norm
+
+from ._called import called
+
+affine_columns, affine_relu_columns, affine_relu_dropout_columns, column_moments = (
+    called(one)
+    for one in (
+        _columns.affine_columns,
+        _columns.affine_relu_columns,
+        _columns.affine_relu_dropout_columns,
+        _columns.column_moments,
+    )
 )
-from poise.kernels.cpu._norm import (
-    add_rows,
-    layer_norm,
-    layer_norm_backward,
-    rsqrt,
-    scale_columns_backward,
-    slope_and_shift,
+batch_norm_backward, batch_norm_relu_backward, batch_norm_relu_dropout_backward = (
+    called(one)
+    for one in (
+        _columns.batch_norm_backward,
+        _columns.batch_norm_relu_backward,
+        _columns.batch_norm_relu_dropout_backward,
+    )
+)
+add_rows, layer_norm, layer_norm_backward, rsqrt, scale_columns_backward, slope_and_shift = (
+    called(one)
+    for one in (
+        _norm.add_rows,
+        _norm.layer_norm,
+        _norm.layer_norm_backward,
+        _norm.rsqrt,
+        _norm.scale_columns_backward,
+        _norm.slope_and_shift,
+    )
 )
 
 EPS = 1e-3

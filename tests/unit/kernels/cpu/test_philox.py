@@ -12,6 +12,12 @@ from poise._random import Key
 from poise.kernels import reference
 from poise.kernels.cpu import _philox, streams
 
+from ._called import called
+
+threshold_of, add_normal, keep_mask, permutation = (
+    called(one) for one in (_philox.threshold_of, _philox.add_normal, _philox.keep_mask, _philox.permutation)
+)
+
 KEYS = [
     (0, 0),
     (7, 3),
@@ -56,7 +62,7 @@ def test_masks_are_those_of_the_reference_for_every_probability(p):
 def test_thresholds_round_as_the_reference_rounds():
     halves = [(k + 0.5) / 65536 for k in range(40)]  # round half to even
     for p in (*PROBABILITIES, *halves, 1 / 3):
-        assert _philox.threshold_of(p) == reference.drop_threshold(p)
+        assert threshold_of(p) == reference.drop_threshold(p)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -85,7 +91,7 @@ def test_normal_numbers_are_those_of_box_and_muller(key, step):
 def test_noise_is_added_and_scaled_and_nothing_else_is_touched():
     out, bits = np.full(20, GUARD), np.full(30, 99, np.uint32)
     out[:13] = np.arange(13)
-    _philox.add_normal(out, 13, 0.25, np.uint64(5), np.uint64(6), bits)
+    add_normal(out, 13, 0.25, np.uint64(5), np.uint64(6), bits)
     np.testing.assert_allclose(out[:13], np.arange(13) + 0.25 * box_muller(5, 6, 13), rtol=0, atol=1e-12)
     assert (out[13:] == GUARD).all()
     assert (bits[13 + 4 :] == 99).all()
@@ -95,7 +101,7 @@ def test_noise_is_added_and_scaled_and_nothing_else_is_touched():
 def test_a_mask_and_its_scratch_end_where_they_should(size):
     tile = reference.TILE_BLOCKS * reference.LANES
     out, scratch = np.full(size + 9, GUARD, np.float32), np.full(tile + 9, GUARD, np.float32)
-    _philox.keep_mask(out, size, np.uint64(5), np.uint64(6), 0.5, scratch[:tile])
+    keep_mask(out, size, np.uint64(5), np.uint64(6), 0.5, scratch[:tile])
     np.testing.assert_array_equal(out[:size], reference.keep_mask(5, 6, size, 0.5).numpy())
     assert (out[size:] == GUARD).all()
     assert (scratch[tile:] == GUARD).all()
@@ -105,7 +111,7 @@ def test_a_mask_and_its_scratch_end_where_they_should(size):
 def test_permutations_are_those_of_the_key(size):
     for seed, step in KEYS:
         out, bits = np.full(size + 3, -1), np.full(2 * size + 6, 99, np.uint32)
-        _philox.permutation(out, size, np.uint64(seed), np.uint64(step), bits)
+        permutation(out, size, np.uint64(seed), np.uint64(step), bits)
         np.testing.assert_array_equal(out[:size], Key(seed, step).permutation(size).numpy())
         drawn = [int(one) for one in planar(seed, step, 2 * size)]
         by_hand = sorted(range(size), key=lambda i, drawn=drawn: (drawn[i] << 31) | (drawn[size + i] >> 1))

@@ -1,0 +1,106 @@
+"""The linear layer that reads the input value, on one core: y = (s ∘ x) Wᵀ + b.
+
+Learned scales s are put to the weight, so that their gradient does not need that of x: with G the gradient of W ∘ s, it
+is the sum over rows of W ∘ G. Numbers that are encoded piecewise-linearly are the first columns of W and no columns of
+x: `kernels.cpu._pieces` multiplies them without writing their encoding down.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from poise.fleet.compiled._products import forward_product, input_grad_product, weight_grad_product
+from poise.fleet.compiled._program import ALPHA, BIAS, FIRST, PIECES, RATE, WEIGHT
+from poise.fleet.compiled._values import add_bias
+from poise.kernels.cpu._jit import inner
+from poise.kernels.cpu._matmul import transpose
+from poise.kernels.cpu._norm import add_rows
+from poise.kernels.cpu._pieces import add_pieces, pieces_backward, tabulate
+from poise.kernels.cpu._view import flat, part
+
+
+def stem_size(depth: int, width: int) -> int:
+    """Numbers in `Buffers.stem` for a weight (width, depth): the scales, W ∘ s, and a table of two rows a column."""
+    return depth * (1 + 2 * width)
+
+
+@inner
+def stem(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
+    """Write y, and leave s and W ∘ s in the buffers for the way back."""
+    rows, rest, width, pieces = x.shape[0], x.shape[1], y.shape[1], op[PIECES]
+    depth, flat_y = pieces + rest, flat(y)
+    scale, dense = part(buffers.stem, 0, depth), depth
+    _scales(op, program, state, scale)
+    for o in range(width):
+        row = part(state.weights, op[WEIGHT] + o * depth + pieces, rest)
+        own, scaled = part(scale, pieces, rest), part(buffers.stem, dense + o * rest, rest)
+        for j in range(rest):
+            scaled[j] = row[j] * own[j]
+    if rest > 0:
+        forward_product(buffers, flat(x), buffers.stem, dense, flat_y, rows, width, rest)
+    else:
+        for i in range(flat_y.size):
+            flat_y[i] = 0
+    if pieces > 0:
+        features, bins = program.start.shape
+        table = part(buffers.stem, dense + width * rest, 2 * pieces * width)
+        # Every other row of the table is a column of W ∘ s.
+        transpose(state.weights, op[WEIGHT], depth, table, width, 2 * width, width, pieces)
+        for c in range(pieces):
+            column = part(table, (2 * c + 1) * width, width)
+            for o in range(width):
+                column[o] *= scale[c]
+        tabulate(table, features, bins, width)
+        add_pieces(table, buffers.pieces, buffers.shares, rows, features, width, flat_y)
+    add_bias(op, state, y)
+
+
+@inner
+def stem_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
+    """Write the gradient of W and, from column FIRST on, that of x; add to those of b and s."""
+    rows, rest, width, pieces = x.shape[0], x.shape[1], g.shape[1], op[PIECES]
+    depth, flat_g, zero = pieces + rest, flat(g), np.int64(0)  # a literal would be a type of its own
+    dense, start = depth, op[WEIGHT] + pieces
+    if rest > 0:
+        weight_grad_product(buffers, flat_g, flat(x), state.grad, start, depth, rows, width, rest)
+    if pieces > 0:
+        features, bins = program.start.shape
+        turned = part(buffers.stem, dense + width * rest, pieces * width)
+        spare = part(buffers.rows, 0, width)
+        pieces_backward(
+            flat_g, buffers.pieces, buffers.shares, rows, features, bins, width, buffers.order, spare, turned
+        )
+        transpose(turned, zero, width, state.grad, op[WEIGHT], depth, pieces, width)
+    if op[BIAS] >= 0:
+        add_rows(g, zero, rows, part(state.grad, op[BIAS], width))
+    if op[FIRST] < rest:
+        input_grad_product(buffers, flat_g, buffers.stem, dense, flat(gx), op[FIRST], rows, width, rest)
+    if op[ALPHA] >= 0:
+        _scales_backward(op, program, state, part(buffers.stem, 0, depth), width)
+
+
+@inner
+def _scales(op: Any, program: Any, state: Any, scale: Any) -> None:
+    """1 + rate · weight, or ones."""
+    one = scale.dtype.type(1)
+    if op[ALPHA] < 0:
+        for j in range(scale.size):
+            scale[j] = one
+    else:
+        weight, rate = part(state.weights, op[ALPHA], scale.size), scale.dtype.type(program.constants[op[RATE]])
+        for j in range(scale.size):
+            scale[j] = one + rate * weight[j]
+
+
+@inner
+def _scales_backward(op: Any, program: Any, state: Any, scale: Any, width: int) -> None:
+    """From the gradient of W ∘ s, which stands where that of W belongs, to both."""
+    depth, rate = scale.size, scale.dtype.type(program.constants[op[RATE]])
+    scale_grad = part(state.grad, op[ALPHA], depth)
+    for o in range(width):
+        w, grad = part(state.weights, op[WEIGHT] + o * depth, depth), part(state.grad, op[WEIGHT] + o * depth, depth)
+        for j in range(depth):
+            scale_grad[j] += rate * w[j] * grad[j]
+            grad[j] *= scale[j]
