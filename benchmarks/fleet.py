@@ -9,6 +9,7 @@ stderr; the page goes to `--out` and to stdout, followed by all numbers as one l
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import subprocess
 import sys
@@ -22,12 +23,15 @@ import numpy as np
 import polars as pl
 import torch
 
+from benchmarks._bfloat16 import measure_losses
 from benchmarks._publish import publish
 from benchmarks._rivals import OPTIMIZERS, SIZES, WIDE_BATCH, Rival, Size, table
 from benchmarks._roofs import describe_machine, roofs
 from poise.data import infer_schema
 from poise.fleet import Engine, Fleet, PlainEngine, default_engines
+from poise.fleet.compiled import CompiledEngine
 from poise.fleet.stacked import StackedEngine
+from poise.kernels.cpu._jit import HAS_BFLOAT16
 from poise.methods import BatchNorm, Dropout, WeightDecay
 from poise.recipe import AdamW, Budget, Network, Recipe
 from poise.train import Binary, Dataset, Multiclass, Plan
@@ -90,27 +94,28 @@ class OurFleet:
         return epochs * self.number / self.advance(epochs)
 
 
-def best_rival(size: Size, cores: int) -> Rival:
+def best_rival(size: Size, cores: int, precisions: Sequence[str] = ("highest",)) -> Rival:
     """The fastest layout of ordinary torch."""
     best, best_pace = None, 0.0
     layouts = [(1, cores), (cores, 1)] if cores > 1 else [(1, 1)]
-    for processes, threads in layouts:
-        for optimizer in OPTIMIZERS:
-            rival = Rival(size, processes=processes, threads=threads, optimizer=optimizer)
-            pace = max(rival.epochs_per_second(1) for _ in range(3))
-            note(f"  {size.name}: torch, {rival.label}: {1e6 / pace / size.steps:.0f} us a step")
-            if pace > best_pace:
-                if best:
-                    best.close()
-                best, best_pace = rival, pace
-            else:
-                rival.close()
+    for (processes, threads), optimizer, precision in itertools.product(layouts, OPTIMIZERS, precisions):
+        rival = Rival(size, processes=processes, threads=threads, optimizer=optimizer, precision=precision)
+        pace = max(rival.epochs_per_second(1) for _ in range(3))
+        note(f"  {size.name}: torch, {rival.label}: {1e6 / pace / size.steps:.0f} us a step")
+        if pace > best_pace:
+            if best:
+                best.close()
+            best, best_pace = rival, pace
+        else:
+            rival.close()
     return best
 
 
-def measure_size(size: Size, cores: int, pairs: int, engines: Sequence[Engine] | None = None) -> dict[str, object]:
-    """The ratio of one size."""
-    ours, rival = OurFleet(size, FLEET, cores, engines), best_rival(size, cores)
+def measure_size(
+    size: Size, cores: int, pairs: int, engine: Engine | None = None, label: str = "", **rivals: Sequence[str]
+) -> dict[str, object]:
+    """The ratio of one size, on the fastest engine or on `engine`; `rivals` go to `best_rival`."""
+    ours, rival = OurFleet(size, FLEET, cores, engine and [engine]), best_rival(size, cores, **rivals)
     ours.epochs_per_second(3)
     found = []
     for _ in range(pairs):
@@ -119,7 +124,7 @@ def measure_size(size: Size, cores: int, pairs: int, engines: Sequence[Engine] |
     ratios = [a / b for a, b in found]
     micro = [1e6 / median(column) / size.steps for column in zip(*found, strict=True)]
     result = {
-        "size": size.name if engines is None else f"{size.name}, {engines[0].name}",
+        "size": f"{size.name}, {label}" if label else size.name,
         "network": "-".join(map(str, [size.features, *[size.width] * size.depth, size.outputs])),
         "batch": size.batch,
         "ours_us": micro[0],
@@ -178,20 +183,41 @@ def measure_cross_validation(cores: int) -> dict[str, float]:
     folds = list(RepeatedStratifiedKFold(n_splits=10, n_repeats=5, random_state=0).split(X, y))
     torch.set_num_threads(cores)
     estimator = PoiseClassifier(recipe="batchnorm-2015", random_state=0)
-    started = time.perf_counter()
-    scores = cross_validate(estimator, X, y, cv=folds)["test_score"]
-    fleet = time.perf_counter() - started
-    note(f"segment, fleet of 50: {fleet:.1f} s, accuracy {np.mean(scores):.4f}")
-    loops = {}
-    for label, engines in (("compiled", default_engines()), ("plain torch", [PlainEngine()])):
-        some = folds[:: 10 if label == "plain torch" else 1]
+
+    def fleet() -> float:
+        started = time.perf_counter()
+        scores = cross_validate(estimator, X, y, cv=folds)["test_score"]
+        seconds = time.perf_counter() - started
+        note(f"segment, fleet of 50: {seconds:.1f} s, accuracy {np.mean(scores):.4f}")
+        return seconds
+
+    def loop(label: str, engines: Sequence[Engine], every: int) -> float:
+        some = folds[::every]
         started = time.perf_counter()
         for train, test in some:
             single = PoiseClassifier(recipe="batchnorm-2015", random_state=0)
             single._fit(X.iloc[train], y.iloc[train], engines=engines).score(X.iloc[test], y.iloc[test])
-        loops[label] = (time.perf_counter() - started) * len(folds) / len(some)
-        note(f"segment, loop of 50 single fits, {label}: {loops[label]:.1f} s")
-    return {"fleet": fleet, "loop_compiled": loops["compiled"], "loop_plain": loops["plain torch"]}
+        seconds = (time.perf_counter() - started) * len(folds) / len(some)
+        note(f"segment, loop of 50 single fits, {label}: {seconds:.1f} s")
+        return seconds
+
+    # Pieces of the loops stand between runs of the fleet, so that all meet the machine in the same moods.
+    plain, fleets, compiled = [], [], []
+    for _ in range(3):
+        plain.append(loop("plain torch", [PlainEngine()], 10))
+        fleets.append(fleet())
+        compiled.append(loop("compiled", default_engines(), 5))
+    torch.set_float32_matmul_precision("medium")
+    half = median(fleet() for _ in range(3))
+    torch.set_float32_matmul_precision("highest")
+    pairs = zip(plain, fleets, strict=True)
+    return {
+        "fleet": median(fleets),
+        "fleet_bfloat16": half,
+        "loop_compiled": median(compiled),
+        "loop_plain": median(plain),
+        "ratio": median(rival / own for rival, own in pairs),
+    }
 
 
 def page(found: dict[str, object]) -> str:
@@ -209,13 +235,24 @@ def page(found: dict[str, object]) -> str:
             "| size | network | batch | ours, us | torch, us | ratio | range | ours, GFLOP/s | best layout of torch |",
             "|---|---|--:|--:|--:|--:|--:|--:|---|",
         ]
-        for one in [*found["sizes"], *found.get("stacked", ())]:
+        for one in [*found["sizes"], *found.get("stacked", ()), *found.get("bfloat16", ())]:
             lines.append(
                 f"| {one['size']} | {one['network']} | {one['batch']} | {one['ours_us']:.1f} | {one['rival_us']:.0f} "
                 f"| **{one['ratio']:.1f}x** | {one['low']:.1f} to {one['high']:.1f} | {one['gflops']:.0f} "
                 f"| {one['rival']} |"
             )
         lines.append("")
+    if "bfloat16_losses" in found:
+        one = found["bfloat16_losses"]
+        lines += [
+            "In the rows of bfloat16, matrix products take factors of half precision and sum in float32, which is an "
+            "option; torch may do so, too, and does where that is its best layout. Over "
+            f"{one['trainings']} paired trainings on {', '.join(one['tables'])} it changes the test loss by "
+            f"{one['change']:+.2%} (90 % interval {one['low']:+.2%} to {one['high']:+.2%}, over tables), which two "
+            f"one-sided tests with a margin of 2 % find {'' if one['equivalent'] else 'not shown to be '}equivalent "
+            f"(p = {max(one['p_worse'], one['p_better']):.1g}).",
+            "",
+        ]
     if "memory" in found:
         lines += ["| variants of S | ms of a core for an epoch of one | variants in a GiB |", "|--:|--:|--:|"]
         for one in found["memory"]:
@@ -231,8 +268,10 @@ def page(found: dict[str, object]) -> str:
         one = found["cross_validation"]
         lines += [
             "50 fits of `PoiseClassifier` on segment (5 x 10 cross-validation): "
-            f"{one['fleet']:.1f} s as one fleet, {one['loop_compiled']:.1f} s as a loop over single fits, "
-            f"{one['loop_plain']:.0f} s as a loop over single fits on the plain engine (ordinary torch).",
+            f"{one['fleet']:.1f} s as one fleet ({one['fleet_bfloat16']:.1f} s with products in bfloat16), "
+            f"{one['loop_compiled']:.1f} s as a loop over single fits, {one['loop_plain']:.0f} s as a loop over single "
+            f"fits on the plain engine (ordinary torch): the fleet is **{one['ratio']:.1f}x** as fast as that. Medians "
+            "of three; of the loops every fifth and every tenth fit is measured.",
             "",
         ]
     roof = found["roofs"]
@@ -248,7 +287,7 @@ def page(found: dict[str, object]) -> str:
 
 def main() -> None:
     """Measure, write the page, print it and the JSON."""
-    parts = ("sizes", "stacked", "memory", "first_use", "cross_validation")
+    parts = ("sizes", "stacked", "bfloat16", "memory", "first_use", "cross_validation")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--cores", type=int, default=os.cpu_count())
@@ -260,8 +299,13 @@ def main() -> None:
     if "sizes" in options.only:
         found["sizes"] = [measure_size(size, cores, options.pairs) for size in SIZES]
     if "stacked" in options.only:
-        engine = [StackedEngine(FLEET)]
-        found["stacked"] = [measure_size(size, cores, options.pairs, engine) for size in (SIZES[0], WIDE_BATCH)]
+        engine = StackedEngine(FLEET)
+        sizes = (SIZES[0], WIDE_BATCH)
+        found["stacked"] = [measure_size(size, cores, options.pairs, engine, "stacked") for size in sizes]
+    if "bfloat16" in options.only and HAS_BFLOAT16:
+        engine, both = CompiledEngine(cores, matmul="bfloat16"), {"precisions": ("highest", "medium")}
+        found["bfloat16"] = [measure_size(size, cores, options.pairs, engine, "bfloat16", **both) for size in SIZES[1:]]
+        found["bfloat16_losses"] = measure_losses()
     if "memory" in options.only:
         found["memory"] = measure_memory(cores)
     if "first_use" in options.only:

@@ -34,7 +34,7 @@ from poise.fleet.compiled._program import (
     TASK,
     WIDTH,
 )
-from poise.fleet.compiled._stem import stem
+from poise.fleet.compiled._stem import prepare_stem, stem
 from poise.fleet.compiled._update import average, clear, update
 from poise.fleet.compiled._values import copy, operation, value
 from poise.kernels.cpu._columns import column_moments
@@ -106,6 +106,9 @@ def score(program: Any, data: Any, state: Any, buffers: Any, strengths: Any, mea
     most = program.sizes[CAPACITY] // members  # rows of a pass
     outputs, training, step = program.sizes[NUM_OUTPUTS], np.int64(0), np.int64(0)
     first, stored = np.int64(0), np.int64(-1)
+    for index in range(num_ops):
+        if program.ops[index][CODE] == STEM:
+            prepare_stem(operation(program, index), program, state, buffers)
     while first < num_ops:
         last = _next_barrier(program, first + 1 if stored >= 0 else first) if measure else num_ops
         width = program.ops[last][WIDTH] if last < num_ops else 1

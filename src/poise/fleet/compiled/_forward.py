@@ -40,7 +40,7 @@ from poise.fleet.compiled._program import (
     WEIGHT,
     WIDTH,
 )
-from poise.fleet.compiled._stem import stem
+from poise.fleet.compiled._stem import prepare_stem, stem
 from poise.fleet.compiled._values import (
     NORM_ALONE,
     NORM_RELU,
@@ -80,7 +80,7 @@ _FEW = 4
 def forward(
     program: Any, state: Any, buffers: Any, strengths: Any, step: int, rows: int, first: int, last: int, training: int
 ) -> None:
-    """Operations first … last - 1 on `rows` rows of the batch."""
+    """Operations first … last - 1 on `rows` rows of the batch; in eval mode, with a stem that is prepared."""
     for index in range(first, last):
         op = operation(program, index)
         code = op[CODE]
@@ -89,6 +89,8 @@ def forward(
         if code == LINEAR:
             linear(op, state, buffers, x, y)
         elif code == STEM:
+            if training == 1:
+                prepare_stem(op, program, state, buffers)
             stem(op, program, state, buffers, x, y)
         elif code == CHAIN:
             chain(op, program, state, buffers, x, y, strengths, step, training)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from poise.fleet.compiled._products import forward_product, input_grad_product, weight_grad_product
-from poise.fleet.compiled._program import ALPHA, BIAS, FIRST, PIECES, RATE, WEIGHT
+from poise.fleet.compiled._program import ALPHA, BIAS, FIRST, PIECES, RATE, SOURCE_WIDTH, WEIGHT, WIDTH
 from poise.fleet.compiled._values import add_bias
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._matmul import transpose
@@ -27,25 +27,20 @@ def stem_size(depth: int, width: int) -> int:
 
 
 @inner
-def stem(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
-    """Write y, and leave s and W ∘ s in the buffers for the way back."""
-    rows, rest, width, pieces = x.shape[0], x.shape[1], y.shape[1], op[PIECES]
-    depth, flat_y = pieces + rest, flat(y)
-    scale, dense = part(buffers.stem, 0, depth), depth
+def prepare_stem(op: Any, program: Any, state: Any, buffers: Any) -> None:
+    """Leave s, W ∘ s and the table of its first columns in the buffers, for the weights as they are now."""
+    width, rest, pieces = op[WIDTH], op[SOURCE_WIDTH], op[PIECES]
+    depth, zero = pieces + rest, np.int64(0)  # a literal would be a type of its own
+    scale = part(buffers.stem, zero, depth)
     _scales(op, program, state, scale)
     for o in range(width):
         row = part(state.weights, op[WEIGHT] + o * depth + pieces, rest)
-        own, scaled = part(scale, pieces, rest), part(buffers.stem, dense + o * rest, rest)
+        own, scaled = part(scale, pieces, rest), part(buffers.stem, depth + o * rest, rest)
         for j in range(rest):
             scaled[j] = row[j] * own[j]
-    if rest > 0:
-        forward_product(buffers, flat(x), buffers.stem, dense, flat_y, rows, width, rest)
-    else:
-        for i in range(flat_y.size):
-            flat_y[i] = 0
     if pieces > 0:
         features, bins = program.start.shape
-        table = part(buffers.stem, dense + width * rest, 2 * pieces * width)
+        table = _table(op, buffers)
         # Every other row of the table is a column of W ∘ s.
         transpose(state.weights, op[WEIGHT], depth, table, width, 2 * width, width, pieces)
         for c in range(pieces):
@@ -53,7 +48,20 @@ def stem(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any) -> Non
             for o in range(width):
                 column[o] *= scale[c]
         tabulate(table, features, bins, width)
-        add_pieces(table, buffers.pieces, buffers.shares, rows, features, width, flat_y)
+
+
+@inner
+def stem(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any) -> None:
+    """Write y, with what `prepare_stem` left."""
+    rows, rest, width, flat_y = x.shape[0], x.shape[1], y.shape[1], flat(y)
+    if rest > 0:
+        forward_product(buffers, flat(x), buffers.stem, op[PIECES] + rest, flat_y, rows, width, rest)
+    else:
+        for i in range(flat_y.size):
+            flat_y[i] = 0
+    if op[PIECES] > 0:
+        features = program.start.shape[0]
+        add_pieces(_table(op, buffers), buffers.pieces, buffers.shares, rows, features, width, flat_y)
     add_bias(op, state, y)
 
 
@@ -61,14 +69,12 @@ def stem(op: Any, program: Any, state: Any, buffers: Any, x: Any, y: Any) -> Non
 def stem_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: Any, gx: Any) -> None:
     """Write the gradient of W and, from column FIRST on, that of x; add to those of b and s."""
     rows, rest, width, pieces = x.shape[0], x.shape[1], g.shape[1], op[PIECES]
-    depth, flat_g, zero = pieces + rest, flat(g), np.int64(0)  # a literal would be a type of its own
-    dense, start = depth, op[WEIGHT] + pieces
+    depth, flat_g, zero = pieces + rest, flat(g), np.int64(0)
     if rest > 0:
-        weight_grad_product(buffers, flat_g, flat(x), state.grad, start, depth, rows, width, rest)
+        weight_grad_product(buffers, flat_g, flat(x), state.grad, op[WEIGHT] + pieces, depth, rows, width, rest)
     if pieces > 0:
         features, bins = program.start.shape
-        turned = part(buffers.stem, dense + width * rest, pieces * width)
-        spare = part(buffers.rows, 0, width)
+        turned, spare = _table(op, buffers), part(buffers.rows, zero, width)  # the table is not needed any longer
         pieces_backward(
             flat_g, buffers.pieces, buffers.shares, rows, features, bins, width, buffers.order, spare, turned
         )
@@ -76,9 +82,16 @@ def stem_backward(op: Any, program: Any, state: Any, buffers: Any, x: Any, g: An
     if op[BIAS] >= 0:
         add_rows(g, zero, rows, part(state.grad, op[BIAS], width))
     if op[FIRST] < rest:
-        input_grad_product(buffers, flat_g, buffers.stem, dense, flat(gx), op[FIRST], rows, width, rest)
+        input_grad_product(buffers, flat_g, buffers.stem, depth, flat(gx), op[FIRST], rows, width, rest)
     if op[ALPHA] >= 0:
-        _scales_backward(op, program, state, part(buffers.stem, 0, depth), width)
+        _scales_backward(op, program, state, part(buffers.stem, zero, depth), width)
+
+
+@inner
+def _table(op: Any, buffers: Any) -> Any:
+    """Behind s and W ∘ s."""
+    width, rest, pieces = op[WIDTH], op[SOURCE_WIDTH], op[PIECES]
+    return part(buffers.stem, pieces + rest + width * rest, 2 * pieces * width)
 
 
 @inner
