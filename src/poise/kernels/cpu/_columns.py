@@ -15,44 +15,12 @@ from numba.core import cgutils as _cgutils
 from numba.extending import intrinsic
 
 from poise.kernels.cpu._jit import VECTOR_BYTES, inner
-from poise.kernels.cpu._vector import Lanes, pointer
+from poise.kernels.cpu._vector import Lanes, for_each, pointer
 
 cgutils: Any = _cgutils
 types: Any = _types  # neither has annotations
 _I64 = ir.IntType(64)
 _WAYS = 4  # rows a turn, each with its own sums, so that additions do not wait for each other
-
-
-def _for_rows(
-    builder: ir.IRBuilder,
-    rows: ir.Value,
-    carried: list[ir.Value],
-    body: Callable[[ir.Value, list[ir.Value]], list[Any]],
-) -> list[ir.Value]:
-    """Run `body(row, carried)` for all rows; it returns the new carried values."""
-    before = builder.block
-    loop, after = builder.append_basic_block("rows"), builder.append_basic_block("after")
-    builder.cbranch(builder.icmp_signed("<", _I64(0), rows), loop, after)
-    builder.position_at_end(loop)
-    row = builder.phi(_I64)
-    now = [builder.phi(one.type) for one in carried]
-    then = body(row, now)
-    following = builder.add(row, _I64(1))
-    end = builder.block
-    row.add_incoming(_I64(0), before)
-    row.add_incoming(following, end)
-    for phi, start, grown in zip(now, carried, then, strict=True):
-        phi.add_incoming(start, before)
-        phi.add_incoming(grown, end)
-    builder.cbranch(builder.icmp_signed("<", following, rows), loop, after)
-    builder.position_at_end(after)
-    results = []
-    for start, grown in zip(carried, then, strict=True):
-        result = builder.phi(start.type)
-        result.add_incoming(start, before)
-        result.add_incoming(grown, end)
-        results.append(result)
-    return results
 
 
 def _sum_rows(
@@ -68,14 +36,14 @@ def _sum_rows(
             grown += [builder.fadd(sums[way * count + i], term) for i, term in enumerate(found)]
         return grown
 
-    parts = _for_rows(builder, groups, [lanes.zero] * (count * _WAYS), group)
+    parts = for_each(builder, groups, [lanes.zero] * (count * _WAYS), group)
     done = builder.mul(groups, _I64(_WAYS))
 
     def single(index: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
         found = terms(builder.add(done, index))
         return [builder.fadd(total, term) for total, term in zip(sums, found, strict=True)]
 
-    rest = _for_rows(builder, builder.sub(rows, done), [lanes.zero] * count, single)
+    rest = for_each(builder, builder.sub(rows, done), [lanes.zero] * count, single)
     totals = []
     for i, last in enumerate(rest):
         left = builder.fadd(parts[i], parts[count + i])
@@ -149,7 +117,7 @@ def _make_scale(*, relu: bool, drop: bool) -> Callable[..., None]:
             lanes.store(value, y, at)
             return []
 
-        _for_rows(builder, rows, [], body)
+        for_each(builder, rows, [], body)
 
     return scale
 
@@ -186,7 +154,7 @@ def _make_backward(*, relu: bool, drop: bool) -> Callable[..., None]:
             lanes.store(lanes.multiply_add(builder.fsub(lanes.load(x, at), mean), pull, own), g, at)
             return []
 
-        _for_rows(builder, rows, [], body)
+        for_each(builder, rows, [], body)
 
     return backward
 

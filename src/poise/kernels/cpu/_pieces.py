@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types as _types
 
 from poise.kernels.cpu._jit import VECTOR_BYTES, inner, instruction
-from poise.kernels.cpu._vector import Lanes, pointer
+from poise.kernels.cpu._vector import Lanes, for_each, pointer
 from poise.kernels.cpu._view import part
 
 types: Any = _types  # has no annotations
@@ -69,26 +69,19 @@ def _add(vectors: int, *, masked: bool) -> Any:
             table, pieces, shares, y, features, width, live = arguments
             lanes = Lanes(builder, context.get_value_type(signature.args[3].dtype), live if masked else None)
             places = [_I64(v * lanes.count) for v in range(vectors)]
-            before, loop = builder.block, builder.append_basic_block("features")
-            after = builder.append_basic_block("store")
-            first = [lanes.load(y, place) for place in places]
-            builder.branch(loop)
-            builder.position_at_end(loop)
-            d, sums = builder.phi(_I64), [builder.phi(lanes.type) for _ in places]
-            at = builder.mul(builder.load(builder.gep(pieces, [d])), builder.mul(width, _I64(2)))
-            beside = builder.add(at, width)
-            share, grown = lanes.spread(builder.load(builder.gep(shares, [d]))), []
+
+            def grow(d: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+                at = builder.mul(builder.load(builder.gep(pieces, [d])), builder.mul(width, _I64(2)))
+                beside = builder.add(at, width)
+                share, grown = lanes.spread(builder.load(builder.gep(shares, [d]))), []
+                for total, place in zip(sums, places, strict=True):
+                    below, own = (lanes.load(table, builder.add(one, place)) for one in (at, beside))
+                    grown.append(builder.fadd(total, lanes.multiply_add(share, own, below)))
+                return grown
+
+            sums = for_each(builder, features, [lanes.load(y, place) for place in places], grow)
             for total, place in zip(sums, places, strict=True):
-                below, own = (lanes.load(table, builder.add(one, place)) for one in (at, beside))
-                grown.append(builder.fadd(total, lanes.multiply_add(share, own, below)))
-            following = builder.add(d, _I64(1))
-            for total, start, now in zip([d, *sums], [_I64(0), *first], [following, *grown], strict=True):
-                total.add_incoming(start, before)
-                total.add_incoming(now, loop)
-            builder.cbranch(builder.icmp_signed("<", following, features), loop, after)
-            builder.position_at_end(after)
-            for now, place in zip(grown, places, strict=True):
-                lanes.store(now, y, place)
+                lanes.store(total, y, place)
             return context.get_dummy_value()
 
         whole = types.intp
@@ -109,35 +102,22 @@ def _collect(vectors: int, *, masked: bool) -> Any:
             g, order, shares, beyond, out, first, last, features, width, live = arguments
             lanes = Lanes(builder, context.get_value_type(signature.args[0].dtype), live if masked else None)
             places = [_I64(v * lanes.count) for v in range(vectors)]
-            starts = [lanes.zero for _ in places] + [lanes.load(beyond, place) for place in places]
-            before, loop = builder.block, builder.append_basic_block("rows")
-            after = builder.append_basic_block("store")
-            builder.cbranch(builder.icmp_signed("<", first, last), loop, after)
-            builder.position_at_end(loop)
-            i, sums = builder.phi(_I64), [builder.phi(lanes.type) for _ in starts]
-            row = builder.load(builder.gep(order, [i]))
-            share = lanes.spread(builder.load(builder.gep(shares, [builder.mul(row, features)])))
-            at, inside, whole = builder.mul(row, width), [], []
+            before = [lanes.load(beyond, place) for place in places]
+
+            def grow(i: ir.Value, sums: list[ir.Value]) -> list[ir.Value]:
+                row = builder.load(builder.gep(order, [builder.add(first, i)]))
+                share = lanes.spread(builder.load(builder.gep(shares, [builder.mul(row, features)])))
+                at, inside, whole = builder.mul(row, width), [], []
+                for v, place in enumerate(places):
+                    value = lanes.load(g, builder.add(at, place))
+                    inside.append(lanes.multiply_add(share, value, sums[v]))
+                    whole.append(builder.fadd(sums[vectors + v], value))
+                return inside + whole
+
+            sums = for_each(builder, builder.sub(last, first), [lanes.zero for _ in places] + before, grow)
             for v, place in enumerate(places):
-                value = lanes.load(g, builder.add(at, place))
-                inside.append(lanes.multiply_add(share, value, sums[v]))
-                whole.append(builder.fadd(sums[vectors + v], value))
-            following, grown = builder.add(i, _I64(1)), inside + whole
-            for total, start, now in zip([i, *sums], [first, *starts], [following, *grown], strict=True):
-                total.add_incoming(start, before)
-                total.add_incoming(now, loop)
-            builder.cbranch(builder.icmp_signed("<", following, last), loop, after)
-            builder.position_at_end(after)
-            ends = []
-            for start, now in zip(starts, grown, strict=True):
-                end = builder.phi(lanes.type)
-                end.add_incoming(start, before)
-                end.add_incoming(now, loop)
-                ends.append(end)
-            for v, place in enumerate(places):
-                lanes.store(builder.fadd(ends[v], lanes.load(beyond, place)), out, place)
-            for v, place in enumerate(places):
-                lanes.store(ends[vectors + v], beyond, place)
+                lanes.store(builder.fadd(sums[v], before[v]), out, place)
+                lanes.store(sums[vectors + v], beyond, place)
             return context.get_dummy_value()
 
         whole = types.intp

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -77,6 +78,38 @@ class Lanes:
         signature = ir.FunctionType(self.type, [self.type] * 3)
         name = f"llvm.fma.v{self.count}f{8 * _size(self.element)}"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, signature, name), [a, b, c])
+
+
+def for_each(
+    builder: ir.IRBuilder,
+    count: ir.Value,
+    carried: list[ir.Value],
+    body: Callable[[ir.Value, list[ir.Value]], list[Any]],
+) -> list[ir.Value]:
+    """Run `body(index, carried)` for 0 … count - 1; it returns the new carried values. Returns the last ones."""
+    before = builder.block
+    loop, after = builder.append_basic_block("loop"), builder.append_basic_block("after")
+    builder.cbranch(builder.icmp_signed("<", _I64(0), count), loop, after)
+    builder.position_at_end(loop)
+    index = builder.phi(_I64)
+    now = [builder.phi(one.type) for one in carried]
+    then = body(index, now)
+    following = builder.add(index, _I64(1))
+    end = builder.block
+    index.add_incoming(_I64(0), before)
+    index.add_incoming(following, end)
+    for phi, start, grown in zip(now, carried, then, strict=True):
+        phi.add_incoming(start, before)
+        phi.add_incoming(grown, end)
+    builder.cbranch(builder.icmp_signed("<", following, count), loop, after)
+    builder.position_at_end(after)
+    results = []
+    for start, grown in zip(carried, then, strict=True):
+        result = builder.phi(start.type)
+        result.add_incoming(start, before)
+        result.add_incoming(grown, end)
+        results.append(result)
+    return results
 
 
 def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
