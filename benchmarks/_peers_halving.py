@@ -21,7 +21,7 @@ from poise.fleet import Fleet
 from poise.functional.schedule import FlatCosine
 from poise.methods import EMA, BatchNorm, Dropout, EarlyStopping, GaussianNoise, LayerNorm, WeightDecay
 from poise.recipe import AdamW, Network, Recipe
-from poise.train import Binary, Dataset, Multiclass, Predictor, Regression, Task
+from poise.train import Binary, Dataset, Multiclass, Plan, Predictor, Regression, State, Task
 from poise.tuning import (
     Float,
     HalvingOptions,
@@ -115,7 +115,6 @@ def search(given: Problem, seed: int, arm: str) -> Searched:
     race.run()
     winner = race.complete[0]
     plan, state = arena.plan(winner.number), arena.state(winner.number)
-    predictions = Predictor(plan.recipe, task, state).predict(given.test).numpy()
     return Searched(
         set=given.name,
         seed=seed,
@@ -123,12 +122,18 @@ def search(given: Problem, seed: int, arm: str) -> Searched:
         epochs=sum(one.epoch for one in fleet.states),
         winner=winner.number,
         val_loss=winner.loss,
-        test_loss=runs.judge(given, predictions.reshape(given.test.height, -1))[0],
+        test_loss=loss_on_test(given, plan, state),
         seconds=round(time.perf_counter() - started, 2),
         trials=len(race.trials),
         max_epochs=EPOCHS,
         rows=given.rows,
     )
+
+
+def loss_on_test(given: Problem, plan: Plan, state: State) -> float:
+    """Of one network, in the units of the peers' page."""
+    predictions = Predictor(plan.recipe, plan.task, state).predict(given.test).numpy()
+    return runs.judge(given, predictions.reshape(given.test.height, -1))[0]
 
 
 def dataset(given: Problem) -> tuple[Dataset, Task]:

@@ -94,7 +94,7 @@ class OurFleet:
         return epochs * self.number / self.advance(epochs)
 
 
-def best_rival(size: Size, cores: int, precisions: Sequence[str] = ("highest",)) -> Rival:
+def best_rival(size: Size, cores: int, precisions: Sequence[str]) -> Rival:
     """The fastest layout of ordinary torch."""
     best, best_pace = None, 0.0
     layouts = [(1, cores), (cores, 1)] if cores > 1 else [(1, 1)]
@@ -112,10 +112,11 @@ def best_rival(size: Size, cores: int, precisions: Sequence[str] = ("highest",))
 
 
 def measure_size(
-    size: Size, cores: int, pairs: int, engine: Engine | None = None, label: str = "", **rivals: Sequence[str]
-) -> dict[str, object]:
-    """The ratio of one size, on the fastest engine or on `engine`; `rivals` go to `best_rival`."""
-    ours, rival = OurFleet(size, FLEET, cores, engine and [engine]), best_rival(size, cores, **rivals)
+    size: Size, cores: int, pairs: int, engine: Engine | None = None, label: str = "",
+    precisions: Sequence[str] = ("highest",),
+) -> dict[str, object]:  # fmt: skip
+    """The ratio of one size, on the fastest engine or on `engine`, to a rival that may have any of the precisions."""
+    ours, rival = OurFleet(size, FLEET, cores, engine and [engine]), best_rival(size, cores, precisions)
     ours.epochs_per_second(3)
     found = []
     for _ in range(pairs):
@@ -303,8 +304,8 @@ def main() -> None:
         sizes = (SIZES[0], WIDE_BATCH)
         found["stacked"] = [measure_size(size, cores, options.pairs, engine, "stacked") for size in sizes]
     if "bfloat16" in options.only and HAS_BFLOAT16:
-        engine, both = CompiledEngine(cores, matmul="bfloat16"), {"precisions": ("highest", "medium")}
-        found["bfloat16"] = [measure_size(size, cores, options.pairs, engine, "bfloat16", **both) for size in SIZES[1:]]
+        engine, both = CompiledEngine(cores, matmul="bfloat16"), ("highest", "medium")
+        found["bfloat16"] = [measure_size(size, cores, options.pairs, engine, "bfloat16", both) for size in SIZES[1:]]
         found["bfloat16_losses"] = measure_losses()
     if "memory" in options.only:
         found["memory"] = measure_memory(cores)

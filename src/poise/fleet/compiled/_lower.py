@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from poise.fleet.compiled import _program as codes
 from poise.fleet.compiled._network import lower_network
 from poise.fleet.compiled._program import NUM_SIZES, Program
+from poise.fleet.compiled._stem import stem_size
 from poise.fleet.compiled._strengths import StrengthTable
 from poise.fleet.compiled._unsupported import Unsupported
 from poise.fleet.compiled._waves import VECTORS
@@ -124,7 +125,7 @@ def lower(plan: Plan, built: BuiltNetwork, most_rows: int) -> Lowered:
         high=high,
         optimizer=np.array([optimizer.beta1, optimizer.beta2, optimizer.eps, optimizer.bias_lr]),
     )
-    buffer_sizes = _buffer_sizes(program, net.total_width, net.widest, net.num_norms, net.stem_size)
+    buffer_sizes = _buffer_sizes(program, net.total_width, net.widest, net.num_norms)
     return Lowered(program, strengths, buffer_sizes, net.store_width * members)
 
 
@@ -192,7 +193,7 @@ def _bins(network: TabularNetwork, dtype: Any) -> list[NDArray[Any]]:
     return [np.ascontiguousarray(one.numpy().astype(dtype)) for one in found]
 
 
-def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: int, stem: int) -> dict[str, int]:
+def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: int) -> dict[str, int]:
     sizes = program.sizes
     capacity, kinds, numeric = (int(sizes[i]) for i in (codes.CAPACITY, codes.NUM_CATEGORICAL, codes.NUM_NUMERIC))
     largest = int((program.params[:, 1] * program.params[:, 2]).max())
@@ -207,7 +208,7 @@ def _buffer_sizes(program: Program, total_width: int, widest: int, num_norms: in
         "rows": 4 * widest,
         "pairs": max(capacity, widest) * (widest + 2),
         "shares": capacity * int(sizes[codes.NUM_CONTINUOUS]),
-        "stem": stem,
+        "stem": max((stem_size(op) for op in program.ops if op[codes.CODE] == codes.STEM), default=0),
         "scratch": max(_TILE, capacity * widest, 4 * widest, capacity * waves),
         "bits": 2 * capacity * max(widest, kinds, 1) + 8,
         "cells": cells,

@@ -43,7 +43,6 @@ from poise.fleet.compiled._program import (
     WEIGHT,
     WIDTH,
 )
-from poise.fleet.compiled._stem import stem_size
 from poise.fleet.compiled._strengths import StrengthTable
 from poise.fleet.compiled._unsupported import Unsupported
 from poise.kernels.cpu._activation import CODES
@@ -89,7 +88,6 @@ class LoweredNetwork:
     moments_size: int
     store_width: int
     num_pieces: int
-    stem_size: int
 
 
 def _is_read_by_linear(mlp: MLP) -> bool:
@@ -117,8 +115,6 @@ class _Lowering:
     num_norms: int = 0
     moments_size: int = 0
     store_width: int = 0
-    num_pieces: int = 0
-    stem_size: int = 0
 
     def __post_init__(self) -> None:
         network = self.built.network
@@ -160,8 +156,8 @@ class _Lowering:
         embedded, waving = (0 if part is None else part.out_features for part in (network.categories, network.periodic))
         learned = width - embedded - waving  # the first column whose gradient is needed
         bins = 1 if network.numbers is None else network.numbers.start.shape[1]
-        self.num_pieces = bins * network.num_continuous if network.numbers and _is_read_by_linear(network.mlp) else 0
-        x = self.code.new(width - self.num_pieces, first=learned - self.num_pieces)
+        num_pieces = bins * network.num_continuous if network.numbers and _is_read_by_linear(network.mlp) else 0
+        x = self.code.new(width - num_pieces, first=learned - num_pieces)
         out = self._layer(network.mlp, x)
         self.code.place_gradients()
         num_numeric = learned - network.num_continuous * (bins - 1)
@@ -179,8 +175,7 @@ class _Lowering:
             num_norms=self.num_norms,
             moments_size=self.moments_size,
             store_width=self.store_width,
-            num_pieces=self.num_pieces,
-            stem_size=self.stem_size,
+            num_pieces=num_pieces,
         )
 
     def _tables(self, column: int) -> list[tuple[int, ...]]:
@@ -224,10 +219,9 @@ class _Lowering:
     def _linear(self, layer: Linear, x: Value) -> Value:
         scale, x = self.code.take_scale(x)
         pieces = layer.in_features - x.width
-        stem = pieces > 0 or scale is not None
-        y, op = self.code.add(STEM if stem else LINEAR, x, self.code.new(layer.out_features)), self.code.ops[-1]
-        if stem:
-            op[PIECES], self.stem_size = pieces, stem_size(layer.in_features, layer.out_features)
+        code = STEM if pieces > 0 or scale is not None else LINEAR
+        y, op = self.code.add(code, x, self.code.new(layer.out_features)), self.code.ops[-1]
+        op[PIECES] = pieces
         if scale is not None:
             op[ALPHA], op[RATE] = scale[ALPHA], scale[RATE]
         op[WEIGHT] = self.offsets[id(layer.weight)]

@@ -21,9 +21,10 @@ from poise.kernels.cpu._pieces import add_pieces, pieces_backward, tabulate
 from poise.kernels.cpu._view import flat, part
 
 
-def stem_size(depth: int, width: int) -> int:
-    """Numbers in `Buffers.stem` for a weight (width, depth): the scales, W ∘ s, and a table of two rows a column."""
-    return depth * (1 + 2 * width)
+def stem_size(op: Any) -> int:
+    """Numbers in `Buffers.stem`: the scales, W ∘ s behind the pieces, and a table of two rows for each of these."""
+    width, rest, pieces = op[WIDTH], op[SOURCE_WIDTH], op[PIECES]
+    return int(pieces + rest + width * rest + 2 * pieces * width)
 
 
 @inner
@@ -43,7 +44,7 @@ def prepare_stem(op: Any, program: Any, state: Any, buffers: Any) -> None:
         table = _table(op, buffers)
         # Every other row of the table is a column of W ∘ s.
         transpose(state.weights, op[WEIGHT], depth, table, width, 2 * width, width, pieces)
-        for c in range(pieces):
+        for c in range(pieces if op[ALPHA] >= 0 else zero):
             column = part(table, (2 * c + 1) * width, width)
             for o in range(width):
                 column[o] *= scale[c]
