@@ -37,11 +37,11 @@ def record_epoch(plan: Plan, state: State, scores: Scores, *, lr: float, seconds
     spent = state.history[-1].seconds if state.history else 0.0
     is_best = scores.val_loss < state.val_loss
     state.history.append(Epoch(epoch=state.epoch + 1, lr=lr, seconds=spent + seconds, **scores._asdict()))
-    serves = is_best or not plan.recipe.of(StopMethod)
+    stops = plan.recipe.of(StopMethod)
+    serves = is_best or not stops
     if serves:
         state.best_epoch = state.epoch
-    val_losses = [record.val_loss for record in state.history]
-    if any(method.should_stop(val_losses) for method in plan.recipe.of(StopMethod)):
+    if any(method.should_stop([record.val_loss for record in state.history]) for method in stops):
         state.stopped = "early"
     if state.epoch >= plan.max_epochs:
         state.stopped = "budget"

@@ -16,7 +16,7 @@ from poise.fleet.compiled._waves import add_waves, waves_backward
 from poise.kernels.cpu._jit import inner
 from poise.kernels.cpu._philox import keep_mask, permutation, uniform
 from poise.kernels.cpu._pieces import find_pieces
-from poise.kernels.cpu._vector import pointer, prefetch, select
+from poise.kernels.cpu._vector import copy_part, pointer, prefetch, select
 
 
 @inner
@@ -26,12 +26,9 @@ def gather(data: Any, buffers: Any, order: Any, first: int, last: int) -> None:
     columns, kinds, outputs = data.numeric.shape[1], data.categorical.shape[1], data.targets.shape[1]
     for i in range(last - first):
         row = order[first + i]
-        for j in range(columns):
-            numeric[i * columns + j] = data.numeric[row, j]
-        for j in range(kinds):
-            categorical[i * kinds + j] = data.categorical[row, j]
-        for j in range(outputs):
-            targets[i * outputs + j] = data.targets[row, j]
+        copy_part(pointer(data.numeric, row * columns), pointer(numeric, i * columns), columns)
+        copy_part(pointer(data.categorical, row * kinds), pointer(categorical, i * kinds), kinds)
+        copy_part(pointer(data.targets, row * outputs), pointer(targets, i * outputs), outputs)
         buffers.weight[i] = data.weight[row]
 
 
@@ -109,7 +106,7 @@ def encode(program: Any, state: Any, buffers: Any, numeric: Any, categorical: An
 
     Encoded numbers that only the stem reads are no columns of x; where they lie is noted in the buffers.
     """
-    rows = x.shape[0]
+    rows, total = x.shape
     continuous, columns, bins = program.sizes[NUM_CONTINUOUS], program.sizes[NUM_NUMERIC], program.start.shape[1]
     at = 0
     if program.sizes[NUM_PIECES] > 0:
@@ -119,15 +116,13 @@ def encode(program: Any, state: Any, buffers: Any, numeric: Any, categorical: An
         at = continuous * bins
     skipped = continuous if bins > 0 else 0
     for i in range(rows):
-        for d in range(skipped, columns):
-            x[i, at + d - skipped] = numeric[i * columns + d]
+        copy_part(pointer(numeric, i * columns + skipped), pointer(x, i * total + at), columns - skipped)
     add_waves(program, state.weights, numeric, x, buffers.scratch)
     for c in range(program.tables.shape[0]):
         start, width, column = program.tables[c, 0], program.tables[c, 2], program.tables[c, 3]
         for i in range(rows):
             row = start + categorical[i * program.tables.shape[0] + c] * width
-            for j in range(width):
-                x[i, column + j] = state.weights[row + j]
+            copy_part(pointer(state.weights, row), pointer(x, i * total + column), width)
 
 
 @inner

@@ -61,7 +61,8 @@ class StrengthTable:
 
     def at(self, steps: NDArray[np.int64], num_steps: int) -> Array:
         """(steps, number of strengths) values, of a training of `num_steps` steps."""
-        table = np.tile(np.array(self.constants), (len(steps), 1))
+        table = np.empty((len(steps), len(self.constants)))
+        table[:] = self.constants
         progress = steps / num_steps
         for index, function in self.moving:
             table[:, index] = function(progress, steps)

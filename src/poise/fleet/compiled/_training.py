@@ -70,6 +70,7 @@ class CompiledTraining:
         self.plan, self.state = plan, state
         self.rows = encoded(plan, state, data)
         self.train, self.val = _rows(self.rows.train), _rows(self.rows.val)
+        self.spreads = [_spread(plan, part) for part in (self.train, self.val)]
         bounds = batch_bounds(len(plan.train_rows), plan.recipe.budget.batch_size)
         self.bounds = np.array([start for start, _ in bounds] + [bounds[-1][1]], dtype=np.int64)
         self.num_steps = len(bounds) * plan.max_epochs
@@ -94,7 +95,7 @@ class CompiledTraining:
             lowered.program, self.train, self.weights, self.buffers, order, self.bounds, strengths, rates, state.step
         )
         state.step += len(steps)
-        state.averaging = state.averaging or bool(rates.any())
+        state.averaging = state.averaging or (rates.size > 0 and bool(rates.any()))
         weights = self.weights._replace(weights=self.weights.average) if state.averaging else self.weights
         scores = self._scores(weights, strengths[-1])
         lr = float(strengths[-1, LEARNING_RATE])
@@ -113,24 +114,32 @@ class CompiledTraining:
         return rates
 
     def _scores(self, weights: Weights, strengths: NDArray[np.float64]) -> Scores:
-        found = []
-        for part, measure in ((self.train, True), (self.val, False)):
+        losses, scores = [], []
+        for part, measure, spread in zip((self.train, self.val), (True, False), self.spreads, strict=True):
             sums = np.zeros(2)
             score(self.lowered.program, part, weights, self.buffers, strengths, measure, sums)
-            found.append((float(sums[0]) / len(part.weight), self._score(part, float(sums[1]))))
-        (train_loss, train_score), (val_loss, val_score) = found
-        return Scores(train_loss, val_loss, train_score, val_score)
+            loss, total = sums.tolist()
+            losses.append(loss / len(part.weight))
+            scores.append(_score(self.plan, total, spread))
+        return Scores(*losses, *scores)
 
-    def _score(self, part: Rows, total: float) -> float:
-        """Accuracy from the weight of the hits, or R² from the sum of squared residuals."""
-        weight = part.weight.astype(np.float64)
-        if self.plan.task.kind != "regression":
-            return float(total / weight.sum())
-        values = part.targets[:, 0].astype(np.float64)
-        mean = (values * weight).sum() / weight.sum()
-        spread = float(((values - mean) ** 2 * weight).sum())
-        # A constant target is predicted perfectly or not at all; R² has no better meaning there.
-        return 1 - total / spread if spread > 0 else float(total == 0)
+
+def _spread(plan: Plan, part: Rows) -> float:
+    """Of the classes, the weight of all rows; of a numeric target, its sum of squared deviations from the mean."""
+    weight = part.weight.astype(np.float64)
+    if plan.task.kind != "regression":
+        return float(weight.sum())
+    values = part.targets[:, 0].astype(np.float64)
+    mean = (values * weight).sum() / weight.sum()
+    return float(((values - mean) ** 2 * weight).sum())
+
+
+def _score(plan: Plan, total: float, spread: float) -> float:
+    """Accuracy from the weight of the hits, or R² from the sum of squared residuals."""
+    if plan.task.kind != "regression":
+        return total / spread
+    # A constant target is predicted perfectly or not at all; R² has no better meaning there.
+    return 1 - total / spread if spread > 0 else float(total == 0)
 
 
 def _lowered(plan: Plan, encoder: Encoder, data: Dataset, most_rows: int) -> Lowered:

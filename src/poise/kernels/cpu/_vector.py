@@ -21,6 +21,8 @@ def _vector_type(element: ir.Type) -> ir.VectorType:
 
 
 def _size(element: ir.Type) -> int:
+    if isinstance(element, ir.IntType):
+        return int(element.width) // 8
     return 8 if isinstance(element, ir.DoubleType) else 4
 
 
@@ -212,14 +214,45 @@ def pointer(_typing: Any, array: Any, offset: Any) -> Any:
 
 
 @instruction
+def copy_part(_typing: Any, source: Any, target: Any, count: Any) -> Any:
+    """Copy `count` elements that lie one after the other from the address `source` to `target`; both must not overlap.
+
+    A compiler would copy what does not fill a vector, most of a narrow row, element by element.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+        source, target, count = arguments
+        lanes = Lanes(builder, context.get_value_type(signature.args[0].dtype))
+        number = builder.sdiv(count, _I64(lanes.count))
+
+        def body(index: ir.Value, _: list[ir.Value]) -> list[ir.Value]:
+            at = builder.mul(index, _I64(lanes.count))
+            lanes.store(lanes.load(source, at), target, at)
+            return []
+
+        for_each(builder, number, [], body)
+        done = builder.mul(number, _I64(lanes.count))
+        rest = Lanes(builder, lanes.element, builder.sub(count, done))
+        rest.store(rest.load(source, done), target, done)
+        return context.get_dummy_value()
+
+    return types.void(source, target, types.intp), generate
+
+
+def bring_near(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """Have a line of memory brought near, without waiting for it; it need not exist."""
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    builder.call(function, [builder.bitcast(address, byte), _I32(0), _I32(3), _I32(1)])
+
+
+@instruction
 def prefetch(_typing: Any, address: Any) -> Any:
     """Have a line of memory brought near, without waiting for it."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(function, [builder.bitcast(arguments[0], byte), _I32(0), _I32(3), _I32(1)])
+        bring_near(builder, arguments[0])
         return context.get_dummy_value()
 
     return types.void(address), generate
