@@ -53,18 +53,22 @@ class Encoded:
 
 def fit_encoders(plans: list[Plan], data: Dataset) -> list[Encoder]:
     """The encoder of each plan, fitted on its training rows; plans that agree share one."""
-    fitted: dict[bytes, Encoder] = {} if data.like is None else _FITTED.setdefault(data.like, {})
+    known, found = _FITTED.setdefault(data.like or data, OrderedDict()), []
     for plan in plans:
         network, name = plan.recipe.network, _name(plan)
-        if name not in fitted:
-            fitted[name] = Encoder.fit(
+        if name not in known:
+            known[name] = Encoder.fit(
                 data.table, data.schema, plan.train_rows, numeric=network.numeric, num_bins=network.num_bins
             )
-    return [fitted[_name(plan)] for plan in plans]
+        known.move_to_end(name)
+        found.append(known[name])
+    while len(known) > _MOST_ENCODERS:
+        known.popitem(last=False)
+    return found
 
 
-# Only of tables that others are like: these are few, and their plans see the same rows again and again.
-_FITTED: WeakKeyDictionary[Dataset, dict[bytes, Encoder]] = WeakKeyDictionary()
+_MOST_ENCODERS = 32  # the latest: plans of a search see the same rows again and again
+_FITTED: WeakKeyDictionary[Dataset, OrderedDict[bytes, Encoder]] = WeakKeyDictionary()
 
 
 def target_scaling(plan: Plan, data: Dataset) -> tuple[float, float]:

@@ -11,7 +11,8 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar, Literal, Self
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from poise._checks import Interval, check_choice, check_integer, check_real, check_type
 from poise._random import Key
 from poise.data._inputs import Inputs
-from poise.functional.schedule import Schedule, Strength, value_at
+from poise.functional.schedule import Schedule
 from poise.nn import SiteKind
 
 Role = Literal["kernel", "bias", "norm", "embedding", "scale"]
@@ -49,14 +50,14 @@ class Method(ABC):
 
     def at(self, progress: float) -> Self:
         """This method with every schedule replaced by its value at `progress`, in [0, 1]."""
-        moving = {name: value for name, value in self._strengths() if isinstance(value, Schedule)}
-        if not moving:
+        if not self._schedules:
             return self
-        return replace(self, **{name: value_at(value, progress) for name, value in moving.items()})
+        return self.with_strengths({name: schedule.at(progress) for name, schedule in self._schedules.items()})
 
     def with_strengths(self, values: Mapping[str, Any]) -> Self:
         """This method with other strengths, unchecked: numbers, or tensors where variants are stacked."""
         changed = copy.copy(self)
+        changed.__dict__.pop("_schedules", None)
         for name, value in values.items():
             object.__setattr__(changed, name, value)  # what `dataclasses.replace` does, without the checks
         return changed
@@ -64,10 +65,12 @@ class Method(ABC):
     @property
     def is_scheduled(self) -> bool:
         """Whether any strength changes over the training."""
-        return any(isinstance(value, Schedule) for _, value in self._strengths())
+        return bool(self._schedules)
 
-    def _strengths(self) -> list[tuple[str, Strength]]:
-        return [(one.name, getattr(self, one.name)) for one in fields(self) if one.metadata.get("strength")]
+    @cached_property
+    def _schedules(self) -> dict[str, Schedule]:
+        strengths = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata.get("strength")}
+        return {name: value for name, value in strengths.items() if isinstance(value, Schedule)}
 
 
 def _check_field(declared: Field[Any], value: object) -> None:

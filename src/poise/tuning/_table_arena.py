@@ -83,6 +83,7 @@ class TableArena(Arena):
         self.fleet, self.task, self.folds = fleet, task, folds
         self.max_epochs, self.seed, self.deadline, self.on_epoch = max_epochs, seed, deadline, on_epoch
         self._index: dict[tuple[int, int], int] = {}
+        self._best: dict[tuple[int, int], NDArray[np.float64]] = {}
 
     def enter(self, entries: Mapping[int, Recipe]) -> None:
         self.enter_fold(0, entries)
@@ -150,7 +151,12 @@ class TableArena(Arena):
         ranked = sorted((min(self.curve(number)), number) for number in standing if self.curve(number))
         if len(ranked) < 2:
             return 0.0
-        first, second = (self._row_losses(number) for _, number in ranked[:2])
+        places = [(number, self.state(number).best_epoch) for _, number in ranked[:2]]
+        # The best of one tick are mostly those of the tick before.
+        self._best = {
+            place: self._best[place] if place in self._best else self._row_losses(place[0]) for place in places
+        }
+        first, second = self._best.values()
         return float((first - second).std() / math.sqrt(len(first)))
 
     def _row_losses(self, number: int) -> NDArray[np.float64]:

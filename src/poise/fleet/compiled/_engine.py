@@ -44,6 +44,7 @@ class CompiledEngine(Engine):
         if matmul == "bfloat16" and not HAS_BFLOAT16:
             raise ConfigError("This CPU multiplies no bfloat16 numbers (AVX512_BF16). Leave `matmul` at 'float32'.")
         self.threads, self.matmul = threads or torch.get_num_threads(), matmul
+        self._memories: list[Memory] = []
 
     def why_not(self, plan: Plan) -> str:
         return unsupported(plan)
@@ -67,12 +68,23 @@ class CompiledEngine(Engine):
         threads = min(self.threads, len(plans))
         with ThreadPoolExecutor(max(1, threads), thread_name_prefix="poise") as pool:
             try:
-                workers = [pool.submit(work.run) for _ in range(threads)]
+                workers = [pool.submit(self._work, work) for _ in range(threads)]
                 wait_for_all(workers)
             finally:  # after an interrupt, or an error in one, the others end their epoch
                 work.stopping.set()
         for worker in workers:
             worker.result()
+
+    def _work(self, work: _Queue) -> None:
+        # A search comes back for a few epochs again and again: memory that was touched before is faster than new one.
+        try:
+            memory = self._memories.pop()
+        except IndexError:
+            memory = Memory()
+        try:
+            work.run(memory)
+        finally:
+            self._memories.append(memory)
 
 
 def _allowed_matmul() -> str:
@@ -92,9 +104,8 @@ class _Queue:
         self.waiting = iter(range(len(plans)))
         self.lock, self.stopping = threading.Lock(), threading.Event()
 
-    def run(self) -> None:
+    def run(self, memory: Memory) -> None:
         """Train plan after plan until none waits."""
-        memory = Memory()
         while not self.stopping.is_set():
             with self.lock:
                 index = next(self.waiting, None)
