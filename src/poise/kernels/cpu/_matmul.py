@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from poise.kernels.cpu._jit import HAS_AVX512, HAS_BFLOAT16, VECTOR_BYTES, inner
-from poise.kernels.cpu._vector import pointer, tile, transpose_block
+from poise.kernels.cpu._vector import pointer, tile, transpose_block, transpose_edge
 
 # As many sums as registers hold: 32 of AVX-512, or 16.
 _ROWS = 8 if HAS_AVX512 else 6
@@ -106,12 +106,11 @@ def transpose(
     for i in range(0, rows, lanes):
         for j in range(0, columns, lanes):
             start, end = source_start + i * source_row + j, target_start + j * target_row + i
-            if i + lanes <= rows and j + lanes <= columns:
-                transpose_block(pointer(source, start), source_row, pointer(target, end), target_row)
+            here, there, down, along = pointer(source, start), pointer(target, end), rows - i, columns - j
+            if down >= lanes and along >= lanes:
+                transpose_block(here, source_row, there, target_row, down, along)
             else:
-                for row in range(min(lanes, rows - i)):
-                    for column in range(min(lanes, columns - j)):
-                        target[end + column * target_row + row] = source[start + row * source_row + column]
+                transpose_edge(here, source_row, there, target_row, down, along)
 
 
 @inner

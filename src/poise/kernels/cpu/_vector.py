@@ -167,23 +167,38 @@ def tile(rows: int, vectors: int, *, masked: bool, pairs: bool = False) -> Any:
     return product
 
 
-@instruction
-def transpose_block(_typing: Any, source: Any, source_row: Any, target: Any, target_row: Any) -> Any:
-    """target[j, i] = source[i, j] for a square block as wide as a vector; rows lie `*_row` elements apart."""
+def _transpose(*, whole: bool) -> Any:
+    @instruction
+    def block(_typing: Any, source: Any, source_row: Any, target: Any, target_row: Any, rows: Any, columns: Any) -> Any:
+        """target[j, i] = source[i, j] for a square block as wide as a vector; rows lie `*_row` elements apart.
 
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
-        source, source_row, target, target_row = arguments
-        lanes = Lanes(builder, context.get_value_type(signature.args[0].dtype))
-        rows = [lanes.load(source, builder.mul(source_row, _I64(i))) for i in range(lanes.count)]
-        step = 1
-        while step < lanes.count:
-            rows = _exchange(builder, rows, step)
-            step *= 2
-        for i, row in enumerate(rows):
-            lanes.store(row, target, builder.mul(target_row, _I64(i)))
-        return context.get_dummy_value()
+        Unless it is whole, `rows` and `columns` of the source are there.
+        """
 
-    return types.void(source, types.intp, target, types.intp), generate
+        def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
+            source, source_row, target, target_row, rows, columns = arguments
+            full = Lanes(builder, context.get_value_type(signature.args[0].dtype))
+
+            def lanes(index: int, lines: ir.Value, live: ir.Value) -> Lanes:
+                is_there = builder.icmp_signed("<", _I64(index), lines)
+                return full if whole else Lanes(builder, full.element, builder.select(is_there, live, _I64(0)))
+
+            block = [lanes(i, rows, columns).load(source, builder.mul(source_row, _I64(i))) for i in range(full.count)]
+            step = 1
+            while step < full.count:
+                block = _exchange(builder, block, step)
+                step *= 2
+            for j, row in enumerate(block):
+                lanes(j, columns, rows).store(row, target, builder.mul(target_row, _I64(j)))
+            return context.get_dummy_value()
+
+        whole_number = types.intp
+        return types.void(source, whole_number, target, whole_number, whole_number, whole_number), generate
+
+    return block
+
+
+transpose_block, transpose_edge = _transpose(whole=True), _transpose(whole=False)
 
 
 def _exchange(builder: ir.IRBuilder, rows: list[ir.Value], step: int) -> list[ir.Value]:
