@@ -62,7 +62,7 @@ def make_plan(recipe: Recipe, kind: str, data: Dataset, dtype: torch.dtype, num_
 def train(engine: Engine, plan: Plan, data: Dataset) -> State:
     assert engine.why_not(plan) == ""
     states = engine.start([plan], data)
-    engine.advance([plan], states, data, until_epoch=10**6, on_epoch=lambda *_: True)
+    engine.advance([plan], states, data, until_epochs=[10**6], on_epoch=lambda *_: True)
     return states[0]
 
 

@@ -79,5 +79,5 @@ def plan_with(*methods: Method, max_epochs: int = 2) -> Plan:
 
 def train(plan: Plan) -> State:
     states = ENGINE.start([plan], DATA)
-    ENGINE.advance([plan], states, DATA, until_epoch=10**6, on_epoch=lambda *_: True)
+    ENGINE.advance([plan], states, DATA, until_epochs=[10**6], on_epoch=lambda *_: True)
     return states[0]

@@ -32,7 +32,7 @@ def make_plan(*methods, seed=3, kind="multiclass", dtype=torch.float64, **change
 def train(engine, plans, kind="multiclass"):
     data = replace(DATA, target=TARGETS[kind])
     states = engine.start(plans, data)
-    engine.advance(plans, states, data, until_epoch=10**6, on_epoch=lambda *_: True)
+    engine.advance(plans, states, data, until_epochs=[10**6] * len(plans), on_epoch=lambda *_: True)
     return states
 
 

@@ -70,7 +70,7 @@ def seconds_per_epoch(plan: Plan, data: Dataset, engine: Engine) -> float:
     seconds = [0.0]
     # A short first epoch is mostly one-time work, such as first calls into libraries.
     while len(seconds) == 1 or (len(seconds) == 2 and seconds[1] < _SHORT):
-        engine.advance([plan], states, data, until_epoch=len(seconds), on_epoch=lambda *_: True)
+        engine.advance([plan], states, data, until_epochs=[len(seconds)], on_epoch=lambda *_: True)
         if len(states[0].history) < len(seconds):
             break  # it ended with non-finite weights and will not take long
         seconds.append(states[0].history[-1].seconds)

@@ -13,6 +13,11 @@ OnEpoch = Callable[[int, State], bool]
 """Called with a plan's index and its state after each of its epochs; False ends the training of that plan."""
 
 
+def goes_on(state: State, until_epoch: int) -> bool:
+    """Whether there is something to do until it has done `until_epoch` epochs."""
+    return not state.stopped and state.epoch < until_epoch
+
+
 class Engine(ABC):
     """Trains plans. All engines see the same random numbers and are held against `PlainEngine` by tests.
 
@@ -33,9 +38,10 @@ class Engine(ABC):
 
     @abstractmethod
     def advance(
-        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
-    ) -> None:
-        """Train each state in place until it has done `until_epoch` epochs or has stopped.
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epochs: Sequence[int],
+        on_epoch: OnEpoch,
+    ) -> None:  # fmt: skip
+        """Train each state in place until it has done its number of `until_epochs` or has stopped.
 
         Where the engine `ends_epochs`, an interrupt leaves every state as it was at the end of one of its epochs.
         """

@@ -6,7 +6,6 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from poise._errors import ResumeError
 from poise.data import Inputs
 from poise.fleet._choice import Choice, choose, default_engines, explain
 from poise.fleet._encoded import encoded
-from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._engine import Engine, OnEpoch, goes_on
 from poise.fleet._memory import check_fits
 from poise.fleet._pace import Pace, Stopwatch
 from poise.fleet._start import start_states
@@ -35,7 +34,6 @@ from poise.train import (
 
 _SECONDS_BETWEEN_CHECKPOINTS = 1.0
 _QUICKLY_SAVED = 0.1  # seconds; a checkpoint that takes longer comes so much more rarely
-_RESTING = "resting"  # a plan that is at its target, while others still train
 OnPlanEpoch = Callable[[int, Plan, State], None]
 
 
@@ -159,7 +157,7 @@ class Fleet:
         """
         if not isinstance(until_epoch, Mapping):
             until_epoch = dict.fromkeys(range(len(self.plans)), until_epoch)
-        targets = {index: until for index, until in until_epoch.items() if self._goes_on(index, until)}
+        targets = {index: until for index, until in until_epoch.items() if goes_on(self.states[index], until)}
         deadline = None if time_limit is None else time.monotonic() + time_limit
         self.stopwatch = Stopwatch(self.plans, self.states)
 
@@ -167,42 +165,29 @@ class Fleet:
             self._unsaved.add(index)
             if on_epoch is not None:
                 on_epoch(index, self.plans[index], state)
-            goes_on = deadline is None or time.monotonic() < deadline
-            if not goes_on and not state.stopped:
+            in_time = deadline is None or time.monotonic() < deadline
+            if not in_time and not state.stopped:
                 state.stopped = "time"
             if state.stopped or time.monotonic() > self._due_at[index]:
                 self._save(index)
-            if state.epoch >= targets[index] and not state.stopped:
-                state.stopped = _RESTING
-            return goes_on
+            return in_time
 
-        for index, state in enumerate(self.states):
-            if index not in targets and not state.stopped:
-                state.stopped = _RESTING
-        try:
-            for engine, indices in self._crews(targets).items():
-                self._train(engine, indices, max(targets.get(index, 0) for index in indices), after_epoch)
-        finally:
-            for state in self.states:
-                if state.stopped == _RESTING:
-                    state.stopped = ""
+        for engine, indices in self._crews(targets).items():
+            self._train(engine, indices, [targets.get(index, 0) for index in indices], after_epoch)
         for index in sorted(self._unsaved):
             self._save(index)
         return self.states
 
-    def _train(self, engine: Engine, indices: list[int], until_epoch: int, after_epoch: OnEpoch) -> None:
+    def _train(self, engine: Engine, indices: list[int], until_epochs: list[int], after_epoch: OnEpoch) -> None:
         plans, states = [self.plans[index] for index in indices], [self.states[index] for index in indices]
         engine.prepare(plans)
         report = partial(_renumbered, after_epoch, indices)
         try:
-            engine.advance(plans, states, self.data, until_epoch=until_epoch, on_epoch=report)
+            engine.advance(plans, states, self.data, until_epochs=until_epochs, on_epoch=report)
         except BaseException:
             if engine.ends_epochs:
                 self._save_all()
             raise
-
-    def _goes_on(self, index: int, until_epoch: int) -> bool:
-        return not self.states[index].stopped and self.states[index].epoch < until_epoch
 
     def _crews(self, targets: Mapping[int, int]) -> dict[Engine, list[int]]:
         """The plans of each engine. Those that rest or have stopped keep their places: a stack counts them."""
@@ -234,10 +219,9 @@ class Fleet:
             )
 
     def _save(self, index: int) -> None:
-        state, started = self.states[index], time.monotonic()
+        started = time.monotonic()
         if self.folder is not None:
-            awake = replace(state, stopped="") if state.stopped == _RESTING else state
-            save_state(awake, self.folder, f"plan-{index}")
+            save_state(self.states[index], self.folder, f"plan-{index}")
         ended = time.monotonic()
         self._due_at[index] = ended + _SECONDS_BETWEEN_CHECKPOINTS * max(1.0, (ended - started) / _QUICKLY_SAVED)
         self._unsaved.discard(index)

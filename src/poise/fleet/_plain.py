@@ -12,7 +12,7 @@ from torch import Tensor
 
 from poise.data import Inputs
 from poise.fleet._encoded import Part, encoded
-from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._engine import Engine, OnEpoch, goes_on
 from poise.fleet._one_thread import one_thread
 from poise.fleet._record import Scores, record_epoch
 from poise.functional.schedule import value_at
@@ -45,18 +45,19 @@ class PlainEngine(Engine):
         return ""
 
     def advance(
-        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
-    ) -> None:
-        for index, (plan, state) in enumerate(zip(plans, states, strict=True)):
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epochs: Sequence[int],
+        on_epoch: OnEpoch,
+    ) -> None:  # fmt: skip
+        for index, (plan, state, until_epoch) in enumerate(zip(plans, states, until_epochs, strict=True)):
             with one_thread():
                 _advance(plan, state, data, until_epoch, partial(on_epoch, index))
 
 
 def _advance(plan: Plan, state: State, data: Dataset, until_epoch: int, on_epoch: Callable[[State], bool]) -> None:
-    if state.stopped or state.epoch >= until_epoch:
+    if not goes_on(state, until_epoch):
         return
     training = _Training(plan, state, data)
-    while not state.stopped and state.epoch < until_epoch:
+    while goes_on(state, until_epoch):
         training.run_epoch()
         if not on_epoch(state) and not state.stopped:
             state.stopped = "time"

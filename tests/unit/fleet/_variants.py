@@ -33,7 +33,7 @@ def go_on(*_):
 
 
 def advance(plans, states, *, threads=1, until_epoch=END, on_epoch=go_on):
-    CompiledEngine(threads).advance(plans, states, DATA, until_epoch=until_epoch, on_epoch=on_epoch)
+    CompiledEngine(threads).advance(plans, states, DATA, until_epochs=[until_epoch] * len(plans), on_epoch=on_epoch)
     return states
 
 

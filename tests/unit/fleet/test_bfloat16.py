@@ -28,7 +28,7 @@ def val_loss(matmul, seed):
     plan = make_plan(RECIPE, data, seed=seed)
     engine = CompiledEngine(1, matmul=matmul)
     states = engine.start([plan], data)
-    engine.advance([plan], states, data, until_epoch=30, on_epoch=lambda *_: True)
+    engine.advance([plan], states, data, until_epochs=[30], on_epoch=lambda *_: True)
     return states[0].history[-1].val_loss
 
 
@@ -91,6 +91,6 @@ if HAS_BFLOAT16:  # nothing of it can be compiled elsewhere
         for matmul in ("float32", "bfloat16"):
             engine = CompiledEngine(1, matmul=matmul)
             states = engine.start([plan], data)
-            engine.advance([plan], states, data, until_epoch=2, on_epoch=lambda *_: True)
+            engine.advance([plan], states, data, until_epochs=[2], on_epoch=lambda *_: True)
             weights.append(states[0].tensors["weights"])
         assert torch.equal(*weights)

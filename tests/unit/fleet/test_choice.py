@@ -54,7 +54,7 @@ def test_an_average_of_ones_own_is_honored():
     assert CompiledEngine().why_not(plan) == ""
     plain = PlainEngine()
     states = plain.start([plan], DATA)
-    plain.advance([plan], states, DATA, until_epoch=END, on_epoch=go_on)
+    plain.advance([plan], states, DATA, until_epochs=[END], on_epoch=go_on)
     found = train([plan])[0]
     torch.testing.assert_close(found.tensors["average"], states[0].tensors["average"], rtol=1e-9, atol=1e-12)
     assert not torch.equal(
@@ -71,7 +71,7 @@ def test_a_plan_that_it_cannot_train_falls_back_alone():
     assert same(states[0], train(VARIANTS[:1])[0])
     assert same(states[2], train(VARIANTS[1:2])[0])
     by_plain = PlainEngine().start([odd], DATA)
-    PlainEngine().advance([odd], by_plain, DATA, until_epoch=END, on_epoch=go_on)
+    PlainEngine().advance([odd], by_plain, DATA, until_epochs=[END], on_epoch=go_on)
     assert same(states[1], by_plain[0])
     names = {0: "v0", 1: "odd", 2: "v1"}
     assert sorted(calls) == [(i, names[i], epoch) for i in range(3) for epoch in range(1, 6)]

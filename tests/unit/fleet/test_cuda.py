@@ -36,7 +36,7 @@ def plans(methods, dtype=torch.float64, epochs=EPOCHS):
 
 def train(engine, plans, states=None, until_epoch=10**6):
     states = engine.start(plans, DATA) if states is None else states
-    engine.advance(plans, states, DATA, until_epoch=until_epoch, on_epoch=lambda *_: True)
+    engine.advance(plans, states, DATA, until_epochs=[until_epoch] * len(plans), on_epoch=lambda *_: True)
     return states
 
 

@@ -91,7 +91,7 @@ class Slow(Engine):
     def why_not(self, plan):
         return ""
 
-    def advance(self, plans, states, data, *, until_epoch, on_epoch):
+    def advance(self, plans, states, data, *, until_epochs, on_epoch):
         pace, epoch = self.paces[plans[0].seed], len(states[0].history)
         seconds = 0.5 + pace * epoch  # half a second of one-time work in the first epoch
         states[0].history.append(Epoch(epoch + 1, 0.1, 1.0, 1.0, 0.5, 0.5, seconds))

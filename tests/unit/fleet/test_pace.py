@@ -91,7 +91,7 @@ class Crew(Engine):
     def parallelism(self):
         return self.cores
 
-    def advance(self, plans, states, data, *, until_epoch, on_epoch):
+    def advance(self, plans, states, data, *, until_epochs, on_epoch):
         epoch = states[0].epoch + 1
         states[0].history.append(Epoch(epoch, 0.1, 1.0, 1.0, 0.5, 0.5, 0.1 * epoch))
 

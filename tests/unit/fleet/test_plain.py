@@ -50,7 +50,7 @@ EVERYTHING = (
 
 def train(plan, data, until_epoch=10**6):
     states = ENGINE.start([plan], data)
-    ENGINE.advance([plan], states, data, until_epoch=until_epoch, on_epoch=lambda *_: True)
+    ENGINE.advance([plan], states, data, until_epochs=[until_epoch], on_epoch=lambda *_: True)
     return states[0]
 
 
@@ -65,7 +65,7 @@ def test_resumed_training_is_bit_equal(kind, tmp_path):
     halfway = train(plan, data, until_epoch=2)
     save_state(halfway, tmp_path, "plan-0")
     resumed = load_state(tmp_path, "plan-0")
-    ENGINE.advance([plan], [resumed], data, until_epoch=10**6, on_epoch=lambda *_: True)
+    ENGINE.advance([plan], [resumed], data, until_epochs=[10**6], on_epoch=lambda *_: True)
     assert straight.tensors.keys() == resumed.tensors.keys()
     for name, tensor in straight.tensors.items():
         assert torch.equal(tensor, resumed.tensors[name]), name
@@ -160,7 +160,7 @@ def test_non_finite_training_is_stopped_and_leaves_others_alone():
     wild = Recipe(optimizer=AdamW(lr=Constant(100.0)), methods=(L2(strength=1e38),), budget=BUDGET)
     bad = make_plan(replace(wild, network=NETWORK), data, "regression")
     states = ENGINE.start([bad, good], data)
-    ENGINE.advance([bad, good], states, data, until_epoch=6, on_epoch=lambda *_: True)
+    ENGINE.advance([bad, good], states, data, until_epochs=[6, 6], on_epoch=lambda *_: True)
     assert states[0].stopped == "non-finite"
     assert torch.equal(states[1].tensors["served"], train(good, data).tensors["served"])
 

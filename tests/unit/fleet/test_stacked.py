@@ -48,7 +48,7 @@ def plan_of(given=RECIPE, *, seed=3, data=DATA, kind="binary", **changes):
 
 
 def advance(engine, plans, states, data=DATA, until_epoch=10**6, on_epoch=lambda *_: True):
-    engine.advance(plans, states, data, until_epoch=until_epoch, on_epoch=on_epoch)
+    engine.advance(plans, states, data, until_epochs=[until_epoch] * len(plans), on_epoch=on_epoch)
     return states
 
 

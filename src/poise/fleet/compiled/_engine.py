@@ -10,7 +10,7 @@ import torch
 
 from poise._checks import check_choice
 from poise._errors import ConfigError
-from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._engine import Engine, OnEpoch, goes_on
 from poise.fleet._waiting import wait_for_all
 from poise.fleet.compiled._epoch import score, train_epoch
 from poise.fleet.compiled._training import CompiledTraining, Memory
@@ -62,9 +62,10 @@ class CompiledEngine(Engine):
         return self.threads
 
     def advance(
-        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
-    ) -> None:
-        work = _Queue(plans, states, data, until_epoch, on_epoch, self.matmul)
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epochs: Sequence[int],
+        on_epoch: OnEpoch,
+    ) -> None:  # fmt: skip
+        work = _Queue(plans, states, data, until_epochs, on_epoch, self.matmul)
         threads = min(self.threads, len(plans))
         with ThreadPoolExecutor(max(1, threads), thread_name_prefix="poise") as pool:
             try:
@@ -96,13 +97,23 @@ class _Queue:
     """Plans that wait for a core."""
 
     def __init__(
-        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, until_epoch: int, on_epoch: OnEpoch,
-        matmul: str,
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, until_epochs: Sequence[int],
+        on_epoch: OnEpoch, matmul: str,
     ) -> None:  # fmt: skip
         self.matmul = matmul
-        self.plans, self.states, self.data, self.until_epoch, self.on_epoch = plans, states, data, until_epoch, on_epoch
-        self.waiting = iter(range(len(plans)))
+        self.plans, self.states, self.data, self.on_epoch = plans, states, data, on_epoch
+        self.until_epochs = until_epochs
+        # Those with most to do first, so that at the end no core waits for another one's long training.
+        self.waiting = iter(sorted(range(len(plans)), key=self._effort, reverse=True))
         self.lock, self.stopping = threading.Lock(), threading.Event()
+
+    def _effort(self, index: int) -> int:
+        """Grows with the time that a plan still takes."""
+        state = self.states[index]
+        if not goes_on(state, self.until_epochs[index]):
+            return 0
+        epochs = self.until_epochs[index] - state.epoch
+        return epochs * len(self.plans[index].train_rows) * state.tensors["weights"].numel()
 
     def run(self, memory: Memory) -> None:
         """Train plan after plan until none waits."""
@@ -114,15 +125,15 @@ class _Queue:
             self._train(index, memory)
 
     def _train(self, index: int, memory: Memory) -> None:
-        state = self.states[index]
-        if state.stopped or state.epoch >= self.until_epoch:
+        state, until_epoch = self.states[index], self.until_epochs[index]
+        if not goes_on(state, until_epoch):
             return
         plan = self.plans[index]
         half = self.matmul == "bfloat16" and plan.dtype == torch.float32
         training = CompiledTraining(plan, state, self.data, memory, bfloat16=half)
-        while not state.stopped and state.epoch < self.until_epoch and not self.stopping.is_set():
+        while goes_on(state, until_epoch) and not self.stopping.is_set():
             training.run_epoch()
             with self.lock:
-                goes_on = self.on_epoch(index, state)
-            if not goes_on and not state.stopped:
+                wanted = self.on_epoch(index, state)
+            if not wanted and not state.stopped:
                 state.stopped = "time"

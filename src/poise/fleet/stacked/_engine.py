@@ -12,7 +12,7 @@ import torch
 
 from poise._checks import Interval, check_integer
 from poise.data import Encoder
-from poise.fleet._engine import Engine, OnEpoch
+from poise.fleet._engine import Engine, OnEpoch, goes_on
 from poise.fleet.stacked._member import Member, built_for
 from poise.fleet.stacked._structure import structure, unsupported
 from poise.fleet.stacked._training import StackedTraining
@@ -51,8 +51,9 @@ class StackedEngine(Engine):
         return self.width
 
     def advance(
-        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epoch: int, on_epoch: OnEpoch
-    ) -> None:
+        self, plans: Sequence[Plan], states: Sequence[State], data: Dataset, *, until_epochs: Sequence[int],
+        on_epoch: OnEpoch,
+    ) -> None:  # fmt: skip
         groups: dict[Any, list[int]] = {}
         for index, (plan, state) in enumerate(zip(plans, states, strict=True)):
             groups.setdefault(self._structure(plan, state), []).append(index)
@@ -64,12 +65,12 @@ class StackedEngine(Engine):
             # Plans that have ended count too: those after them keep their places when a fleet is resumed.
             waiting: list[deque[int]] = [deque() for _ in range(self.width)]
             for number, index in enumerate(indices):
-                if _goes_on(states[index], until_epoch):
+                if goes_on(states[index], until_epochs[index]):
                     waiting[number % self.width].append(index)
             first = {place: queue.popleft() for place, queue in enumerate(waiting) if queue}
             if first:
                 training, live = self._continued(first, states, data) or self._begun(first, make)
-                self._train(training, live, waiting, make, data, until_epoch, on_epoch)
+                self._train(training, live, waiting, make, data, until_epochs, on_epoch)
 
     def _structure(self, plan: Plan, state: State) -> Any:
         if plan not in self._structures:
@@ -98,7 +99,7 @@ class StackedEngine(Engine):
 
     def _train(
         self, training: StackedTraining, live: dict[int, Member], waiting: list[deque[int]],
-        make: Callable[[int], Member], data: Dataset, until_epoch: int, on_epoch: OnEpoch,
+        make: Callable[[int], Member], data: Dataset, until_epochs: Sequence[int], on_epoch: OnEpoch,
     ) -> None:  # fmt: skip
         """Train plans of one structure, those of each place one after the other."""
         self._latest = None
@@ -108,7 +109,7 @@ class StackedEngine(Engine):
             for place, member in live.items():
                 if not on_epoch(member.index, member.state) and not member.state.stopped:
                     member.state.stopped = "time"
-                if not _goes_on(member.state, until_epoch):
+                if not goes_on(member.state, until_epochs[member.index]):
                     ended.append(place)
             if len(ended) == len(live) and not any(waiting):
                 self._latest = training, dict(live), [data, *(member.state.tensors for member in live.values())]
@@ -120,7 +121,3 @@ class StackedEngine(Engine):
             if ended and live:
                 filled = min(live)
                 training.arrange([place if place in live else filled for place in range(self.width)])
-
-
-def _goes_on(state: State, until_epoch: int) -> bool:
-    return not state.stopped and state.epoch < until_epoch
