@@ -104,14 +104,13 @@ class _Queue:
         self.plans, self.states, self.data, self.on_epoch = plans, states, data, on_epoch
         self.until_epochs = until_epochs
         # Those with most to do first, so that at the end no core waits for another one's long training.
-        self.waiting = iter(sorted(range(len(plans)), key=self._effort, reverse=True))
+        some = [index for index, state in enumerate(states) if goes_on(state, until_epochs[index])]
+        self.waiting = iter(sorted(some, key=self._effort, reverse=True))
         self.lock, self.stopping = threading.Lock(), threading.Event()
 
     def _effort(self, index: int) -> int:
         """Grows with the time that a plan still takes."""
         state = self.states[index]
-        if not goes_on(state, self.until_epochs[index]):
-            return 0
         epochs = self.until_epochs[index] - state.epoch
         return epochs * len(self.plans[index].train_rows) * state.tensors["weights"].numel()
 
@@ -126,8 +125,6 @@ class _Queue:
 
     def _train(self, index: int, memory: Memory) -> None:
         state, until_epoch = self.states[index], self.until_epochs[index]
-        if not goes_on(state, until_epoch):
-            return
         plan = self.plans[index]
         half = self.matmul == "bfloat16" and plan.dtype == torch.float32
         training = CompiledTraining(plan, state, self.data, memory, bfloat16=half)
