@@ -120,7 +120,7 @@ def bin_edges(values: Array, num_bins: int) -> Tensor:
     """
     shares, edges = np.linspace(0, 1, num_bins + 1), torch.empty(values.shape[1], num_bins + 1)
     for places, known in known_values(values):
-        found = np.quantile(known, shares, axis=0) if len(known) else np.zeros((1, len(places)))
+        found = _of_ascending(known, shares) if len(known) else np.zeros((1, len(places)))
         for place, column in zip(places.tolist(), found.T.astype(np.float32), strict=True):
             edges[place] = _spread(np.unique(column), num_bins)
     return edges
@@ -165,8 +165,18 @@ def _quantiles(known: Array, shares: Array) -> Array:
     if len(known) == 0:
         return np.zeros((len(shares), known.shape[1]))
     # The interpolation may round to just outside its two neighbors; a running maximum keeps the order.
-    found: Array = np.maximum.accumulate(np.quantile(known * _QUARTER, shares, axis=0), axis=0)
+    found: Array = np.maximum.accumulate(_of_ascending(known * _QUARTER, shares), axis=0)
     return np.clip(found, known[0] * _QUARTER, known[-1] * _QUARTER) / _QUARTER
+
+
+def _of_ascending(known: Array, shares: Array) -> Array:
+    """What `np.quantile` finds, bit for bit; it would partition columns that are in order, which takes longer."""
+    places = shares * (len(known) - 1)
+    below = np.floor(places).astype(np.int64)
+    low, high = known[below], known[np.minimum(below + 1, len(known) - 1)]
+    part, gap = (places - below)[:, None], high - low
+    found: Array = np.where(part < 0.5, low + gap * part, high - gap * (1 - part))
+    return found
 
 
 def _share_below(values: Array, knots: Array) -> Array:

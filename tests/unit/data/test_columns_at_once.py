@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from poise import _errors
 from poise.data import Column, Encoder, Inputs, Schema, as_column, as_table, check_columns, infer_schema
 from poise.data._cells import typed, typed_columns
-from poise.data._scale import QuantileScale, RobustScale, bin_edges
+from poise.data._scale import QuantileScale, RobustScale, _of_ascending, bin_edges
 
 Array = NDArray[np.float64]
 HUGE = float(np.finfo(np.float64).max)
@@ -162,3 +162,13 @@ def test_names_that_look_like_patterns_are_names() -> None:
     encoder = Encoder.fit(table, infer_schema(table), np.arange(4))
     assert encoder.feature_names == ["^.*$", "a", "^b$", "^.*$ is missing", "^b$ is missing"]
     assert encoder.transform(table).numeric[1].tolist()[2:] == [0, 1, 1]
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 7, 100, 1309])
+@pytest.mark.parametrize("num_shares", [2, 5, 17, 256, 1000])
+def test_quantiles_of_ordered_columns_are_those_of_numpy(num_rows, num_shares):
+    rng = np.random.default_rng(num_rows)
+    columns = rng.normal(size=(num_rows, 5)) * 10.0 ** rng.integers(-200, 200, 5)
+    columns[: num_rows // 3] = columns[0]  # ties
+    ordered, shares = np.sort(columns, axis=0), np.linspace(0, 1, num_shares)
+    np.testing.assert_array_equal(_of_ascending(ordered, shares), np.quantile(ordered, shares, axis=0))
