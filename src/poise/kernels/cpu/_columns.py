@@ -84,14 +84,17 @@ def _over_columns(generate: Callable[..., None]) -> Any:
     def instruct(_typing: Any, pointers: Any, number: Any, rows: Any, columns: Any) -> Any:
         def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: _Values) -> Any:
             given, number, rows, columns = arguments
-            element, bases = context.get_value_type(signature.args[1]), cgutils.unpack_tuple(builder, given)
-            share, width = Lanes(builder, element).spread(number), Lanes(builder, element).count
+            lanes, bases = (
+                Lanes(builder, context.get_value_type(signature.args[1])),
+                cgutils.unpack_tuple(builder, given),
+            )
+            share, width = lanes.spread(number), lanes.count
 
             def blocks(vectors: int, first: ir.Value, count: ir.Value, live: ir.Value | None = None) -> ir.Value:
                 def block(index: ir.Value, _: _Values) -> _Values:
                     at = builder.add(first, builder.mul(index, _I64(vectors * width)))
                     own = [builder.gep(base, [at]) for base in bases]
-                    generate(_Block(builder, element, vectors, live), own, share, rows, columns)
+                    generate(_Block(builder, lanes.element, vectors, live), own, share, rows, columns)
                     return []
 
                 for_each(builder, count, [], block)
