@@ -47,7 +47,8 @@ class _Block:
         return [self.lanes.load(base, place) for place in self._places(offset)]
 
     def store(self, values: _Values, base: ir.Value, offset: ir.Value) -> None:
-        _each(lambda value, place: self.lanes.store(value, base, place), values, self._places(offset))
+        for value, place in zip(values, self._places(offset), strict=True):
+            self.lanes.store(value, base, place)
 
     def relu(self, u: ir.Value, value: ir.Value) -> ir.Value:
         """`value` where u > 0 or u is not a number, else 0."""
@@ -84,10 +85,8 @@ def _over_columns(generate: Callable[..., None]) -> Any:
     def instruct(_typing: Any, pointers: Any, number: Any, rows: Any, columns: Any) -> Any:
         def write(context: Any, builder: ir.IRBuilder, signature: Any, arguments: _Values) -> Any:
             given, number, rows, columns = arguments
-            lanes, bases = (
-                Lanes(builder, context.get_value_type(signature.args[1])),
-                cgutils.unpack_tuple(builder, given),
-            )
+            lanes = Lanes(builder, context.get_value_type(signature.args[1]))
+            bases = cgutils.unpack_tuple(builder, given)
             share, width = lanes.spread(number), lanes.count
 
             def blocks(vectors: int, first: ir.Value, count: ir.Value, live: ir.Value | None = None) -> ir.Value:

@@ -254,20 +254,15 @@ def copy_part(_typing: Any, source: Any, target: Any, count: Any) -> Any:
     return types.void(source, target, types.intp), generate
 
 
-def bring_near(builder: ir.IRBuilder, address: ir.Value) -> None:
-    """Have a line of memory brought near, without waiting for it; it need not exist."""
-    byte = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    builder.call(function, [builder.bitcast(address, byte), _I32(0), _I32(3), _I32(1)])
-
-
 @instruction
 def prefetch(_typing: Any, address: Any) -> Any:
     """Have a line of memory brought near, without waiting for it."""
 
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: list[ir.Value]) -> Any:
-        bring_near(builder, arguments[0])
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [builder.bitcast(arguments[0], byte), _I32(0), _I32(3), _I32(1)])
         return context.get_dummy_value()
 
     return types.void(address), generate
